@@ -1,0 +1,19 @@
+"""What every test shares: one thread, and randomness that starts from the same place."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the nets are tiny, and sums do not depend on the machine
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A source of randomness of the test's own."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,172 @@
+"""Imports run downward only, and `import flatmin` is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flatmin
+
+SOURCE = Path(flatmin.__file__).parent
+
+# From the bottom up. A part imports itself and the rows below it, never a sibling. The empty name
+# is the package's `__init__`, which collects the public names.
+ROWS = (
+    {"_types"},
+    {"_tree"},
+    {"ball", "objective", "data", "models"},
+    {"optim", "sharpness", "symmetry"},
+    {""},
+    {"train"},
+    {"experiments"},
+    {"cli"},
+    {"__main__"},
+)
+RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}
+
+# Outside libraries with a single door: the modules that may use them, as prefixes.
+DOORS = {
+    "matplotlib": ("experiments",),
+    "torch.distributed": ("train", "optim._sharded", "objective"),
+}
+HEAVY = {"matplotlib", "PIL", "pyarrow", "sklearn", "tqdm", "tyro", "scipy", "torchvision"}
+
+
+def within(name: str, prefix: str) -> bool:
+    """Whether a dotted name is the prefix or lies below it."""
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def uses(source: str, module: str, *, is_package: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield line and dotted name of everything a module of flatmin imports, wherever it does.
+
+    `module` is relative to flatmin, such as ``optim.sam``. `from a import b` yields ``a.b``.
+    `torch.distributed.f()` without an import of its own counts as a use of ``torch.distributed``.
+    """
+    package = ["flatmin", *(module.split(".") if module else [])]
+    if not is_package:
+        package.pop()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *([node.module] if node.module else [])]
+            yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.distributed":
+            yield node.lineno, "torch.distributed"
+
+
+def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """Say, one sentence each, how a module breaks the layers."""
+    part = module.split(".")[0]
+    if part not in RANK:
+        return [f"{module}: the layers do not know the part {part!r}"]
+    found = []
+    for line, name in uses(source, module, is_package=is_package):
+        where = f"{module or '__init__'}:{line}"
+        if within(name, "flatmin"):
+            target = [*name.split("."), ""][1]
+            target = target if target in RANK else ""  # a public name, or `__version__`
+            if target != part and RANK[target] >= RANK[part]:
+                found.append(f"{where}: {part!r} must not import {target or 'flatmin'!r}")
+        for library, doors in DOORS.items():
+            if within(name, library) and not any(within(module, door) for door in doors):
+                found.append(f"{where}: only {', '.join(doors)} may use {library}")
+    return found
+
+
+def module_name(path: Path) -> str:
+    """Name a file of the package relative to flatmin: `optim/sam.py` is ``optim.sam``."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_run_downward(module: str) -> None:
+    path = FILES[module]
+    found = violations(path.read_text(), module, is_package=path.name == "__init__.py")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("ball", "from flatmin.optim.sam import SAM"),
+        ("ball", "from flatmin import objective"),
+        ("ball", "from flatmin import Objective"),
+        ("ball", "import flatmin"),
+        ("ball", "import flatmin.data.cifar as cifar"),
+        ("ball", "from . import objective"),
+        ("data.cifar", "from ..models import mlp"),
+        ("data.cifar", "from .. import models"),
+        ("optim.sam", "def f():\n    from flatmin.sharpness import ascent"),
+        ("symmetry.scaling", "if True:\n    from ..optim import sam"),
+        ("_types", "from flatmin import _tree"),
+        ("train.loop", "from flatmin.experiments import _harness"),
+        ("experiments.fig1", "from flatmin import cli"),
+        ("cli", "import matplotlib.pyplot as plt"),
+        ("cli", "def f():\n    from matplotlib import pyplot"),
+        ("train.loop", "import matplotlib"),
+        ("ball", "import torch.distributed as dist"),
+        ("optim.sam", "from torch import distributed"),
+        ("optim.sam", "from torch.distributed.tensor import DTensor"),
+        ("sharpness.ascent", "import torch\ntorch.distributed.all_reduce(x)"),
+        ("optim._sharded_too", "import torch.distributed"),
+        ("helpers", "import torch"),
+    ],
+)
+def test_checker_finds_what_is_forbidden(module: str, source: str) -> None:
+    assert len(violations(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("_tree", "from flatmin._types import Params\nimport torch"),
+        ("ball", "from flatmin import _tree as tree\nfrom ._types import Params"),
+        ("optim.sam", "from flatmin.ball import Ball\nfrom ._perturbed import Perturbed"),
+        ("optim.sam", "from . import _perturbed\nfrom .. import ball"),
+        ("train.loop", "from flatmin import SAM, data\nimport torch.distributed as dist"),
+        ("optim._sharded", "from torch.distributed.tensor import DTensor"),
+        ("objective", "def f():\n    import torch.distributed as dist"),
+        ("experiments._style", "import matplotlib.pyplot as plt"),
+        ("cli", "from flatmin.experiments import _harness\nfrom flatmin import train"),
+        ("ball", "import torch.distributions, matplotlib_inline, flatmin_extra"),
+    ],
+)
+def test_checker_lets_pass_what_is_allowed(module: str, source: str) -> None:
+    assert violations(source, module) == []
+
+
+def test_checker_resolves_a_package_from_within() -> None:
+    assert list(uses("from . import sam", "optim", is_package=True)) == [(1, "flatmin.optim.sam")]
+    assert list(uses("from . import sam", "optim.gsam")) == [(1, "flatmin.optim.sam")]
+    assert list(uses("from .. import ball", "optim.gsam")) == [(1, "flatmin.ball")]
+    assert list(uses("from .ball import Ball", "", is_package=True)) == [(1, "flatmin.ball.Ball")]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh process has loaded after a statement."""
+    code = f"import sys\n{statement}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_library_loads_nothing_heavier_than_torch() -> None:
+    """Neither `import flatmin` nor any part below the experiments; torch itself may load tqdm."""
+    names = [name for name in FILES if name.split(".")[0] not in {"cli", "__main__", "experiments"}]
+    imports = ", ".join(f"flatmin.{name}" if name else "flatmin" for name in names)
+    assert not (loaded_by(f"import {imports}") - loaded_by("import torch")) & HEAVY
+
+
+def test_heavy_modules_would_be_noticed() -> None:
+    assert loaded_by("from PIL import Image") & HEAVY == {"PIL"}
