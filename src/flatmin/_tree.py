@@ -1,0 +1,103 @@
+"""Arithmetic on named tensors.
+
+A tree is a mapping of names to tensors. Every function returns a new tree and leaves its arguments
+alone. Coefficients are numbers, scalar tensors, or tensors of shape ``[members]`` for trees whose
+tensors all carry that leading dimension: then each member has its own coefficient and its own norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from flatmin._types import Params
+
+Coefficient = float | Tensor
+
+
+def leading(coefficient: Coefficient) -> int:
+    """Count the leading dimensions that a coefficient belongs to: 0 for a number."""
+    return coefficient.ndim if isinstance(coefficient, Tensor) else 0
+
+
+def expand(coefficient: Coefficient, like: Tensor) -> Coefficient:
+    """Shape ``[members]`` so that it multiplies ``[members, ...]``."""
+    if not isinstance(coefficient, Tensor) or coefficient.ndim == 0:
+        return coefficient
+    return coefficient.reshape(coefficient.shape + (1,) * (like.ndim - coefficient.ndim))
+
+
+def tree_map(function: Callable[..., Tensor], tree: Params, *others: Params) -> dict[str, Tensor]:
+    """Apply a function name by name."""
+    return {
+        name: function(tensor, *(other[name] for other in others)) for name, tensor in tree.items()
+    }
+
+
+def scale(tree: Params, factor: Coefficient) -> dict[str, Tensor]:
+    """Multiply by one coefficient."""
+    if leading(factor):
+        return tree_map(lambda t: t * expand(factor, t), tree)
+    return _as_tree(tree, torch._foreach_mul(_list(tree), factor))
+
+
+def divide(tree: Params, divisor: Tensor) -> dict[str, Tensor]:
+    """Divide by one scalar tensor, or by one per member."""
+    if leading(divisor):
+        return tree_map(lambda t: t / expand(divisor, t), tree)
+    return _as_tree(tree, torch._foreach_div(_list(tree), divisor))
+
+
+def add(tree: Params, other: Params, alpha: Coefficient = 1.0) -> dict[str, Tensor]:
+    """``tree + alpha · other``, over the names of ``tree``; a name that ``other`` lacks stays."""
+    return {
+        name: tensor + expand(alpha, tensor) * other[name] if name in other else tensor
+        for name, tensor in tree.items()
+    }
+
+
+def multiply(tree: Params, other: Params) -> dict[str, Tensor]:
+    """Multiply element by element."""
+    return _as_tree(tree, torch._foreach_mul(_list(tree), [other[name] for name in tree]))
+
+
+def dot(tree: Params, other: Params) -> Tensor:
+    """Inner product over all tensors, in at least double the precision of a plain float32 sum."""
+    terms = [(t.double() * other[name].double()).sum() for name, t in tree.items()]
+    return torch.stack(terms).sum()
+
+
+def norm(tree: Params, order: float, leading: int = 0) -> Tensor:
+    """Norm of all numbers together: scalar, or one per member where ``leading`` is 1.
+
+    The norm of several tensors is the norm of their norms, for every order in [1, ∞].
+    """
+    tensors = _list(tree)
+    if not tensors:
+        return torch.zeros(())
+    if leading:
+        norms = [torch.linalg.vector_norm(t.flatten(leading), order, dim=-1) for t in tensors]
+    else:
+        norms = list(torch._foreach_norm(tensors, order))
+    return combine(norms, order)
+
+
+def combine(norms: Iterable[Tensor], order: float) -> Tensor:
+    """Norm of a whole from the norms of its parts."""
+    parts = list(norms)
+    if len(parts) == 1:
+        return parts[0]
+    home = parts[0].device
+    stacked = torch.stack([part.to(home) for part in parts])
+    whole: Tensor = torch.linalg.vector_norm(stacked, order, dim=0)
+    return whole
+
+
+def _list(tree: Params) -> list[Tensor]:
+    return list(tree.values())
+
+
+def _as_tree(like: Params, tensors: Iterable[Tensor]) -> dict[str, Tensor]:
+    return dict(zip(like, tensors, strict=True))

@@ -1,0 +1,390 @@
+"""The neighbourhood of a point: balls and the scales that shape them.
+
+Optimizers climb to the edge of a ball and measures search inside it. Both use the ball defined
+here, so that they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flatmin import _tree as tree
+from flatmin._types import Params
+
+
+class Scale(Protocol):
+    """A linear, symmetric, positive map T_w that stretches the unit ball at a point ``w``."""
+
+    def __call__(self, params: Params, vector: Params, *, leading: int = 0) -> dict[str, Tensor]:
+        """Give ``T_w vector``, reading the point ``w`` from ``params``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The scale of SAM: every direction counts the same.
+
+    .. math:: T_w = 1
+
+    Example:
+        >>> w, v = {"x": torch.tensor([3.0, -4.0])}, {"x": torch.tensor([1.0, 2.0])}
+        >>> Identity()(w, v)["x"].tolist()
+        [1.0, 2.0]
+
+    Source:
+        Foret et al. 2021, arXiv:2010.01412.
+    """
+
+    def __call__(self, params: Params, vector: Params, *, leading: int = 0) -> dict[str, Tensor]:
+        """Return the vector itself."""
+        return dict(vector)
+
+
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    r"""The scale of ASAM: each parameter moves in proportion to its own size.
+
+    .. math:: T_w = \operatorname{diag}(|w_i| + \eta)
+
+    With ``eta=0`` and ``biases=True``, the default and the choice for *measuring*, the ball is
+    exactly equivariant under every rescaling of units: a network and its rescaled copy have the
+    same sharpness. The published optimizer (``ASAM``) uses ``eta=0.01`` and ``biases=False``, which
+    is not invariant.
+
+    Args:
+        eta: Added to every scaled ``|w_i|``, in parameter units, so that a zero parameter can move;
+            one number, or a tensor ``[members]`` for stacked networks.
+        biases: Whether parameters named ``bias`` (last component of the name) are scaled too.
+            Where false, T is one on them.
+
+    Raises:
+        ValueError: If ``eta`` is negative or not finite.
+
+    Example:
+        >>> w = {"weight": torch.tensor([3.0, -4.0]), "bias": torch.tensor([5.0])}
+        >>> ones = {"weight": torch.ones(2), "bias": torch.ones(1)}
+        >>> [t.tolist() for t in Elementwise()(w, ones).values()]
+        [[3.0, 4.0], [5.0]]
+        >>> [t.tolist() for t in Elementwise(eta=0.5, biases=False)(w, ones).values()]
+        [[3.5, 4.5], [1.0]]
+
+    Source:
+        Kwon et al. 2021, arXiv:2102.11600, section 3; biases as in Müller et al. 2023,
+        arXiv:2306.04226.
+    """
+
+    eta: float | Tensor = 0.0
+    biases: bool = True
+
+    def __post_init__(self) -> None:
+        _check_radius("eta", self.eta)
+
+    def __call__(self, params: Params, vector: Params, *, leading: int = 0) -> dict[str, Tensor]:
+        """Multiply by ``|w| + eta``."""
+        scaled = [name for name in vector if self.biases or not is_bias(name)]
+        factors = list(torch._foreach_abs([params[name] for name in scaled])) if scaled else []
+        if isinstance(self.eta, Tensor):
+            factors = [f + tree.expand(self.eta, f) for f in factors]
+        elif self.eta:
+            torch._foreach_add_(factors, self.eta)
+        if scaled:
+            factors = list(torch._foreach_mul(factors, [vector[name] for name in scaled]))
+        return {**vector, **dict(zip(scaled, factors, strict=True))}
+
+
+@dataclass(frozen=True, slots=True)
+class Filterwise:
+    r"""Each filter (row of a matrix, output channel of a convolution) moves as a whole.
+
+    .. math:: T_w = \operatorname{diag}(\|f_i\|_2), \quad f_i \text{ the filter that holds } w_i
+
+    A parameter of one dimension has no filters; there T is elementwise, ``|w_i|``. Invariant when a
+    filter in front of a normalization layer is rescaled, and *not* when the units of an ordinary
+    network are.
+
+    Example:
+        >>> w = {"weight": torch.tensor([[3.0, -4.0], [0.0, 2.0]])}
+        >>> Filterwise()(w, {"weight": torch.ones(2, 2)})["weight"].tolist()
+        [[5.0, 5.0], [2.0, 2.0]]
+
+    Source:
+        Kwon et al. 2021, arXiv:2102.11600, section 3; Li et al. 2018, arXiv:1712.09913.
+    """
+
+    def __call__(self, params: Params, vector: Params, *, leading: int = 0) -> dict[str, Tensor]:
+        """Multiply by the norm of the filter."""
+        return {name: v * _filter_norms(params[name], leading) for name, v in vector.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Layerwise:
+    r"""Each parameter tensor moves as a whole.
+
+    .. math:: T_w = \operatorname{diag}(\|W_l\|_2), \quad W_l \text{ the tensor that holds } w_i
+
+    Invariant when whole layers are rescaled against each other, not when units are.
+
+    Example:
+        >>> w = {"weight": torch.tensor([[3.0, -4.0]])}
+        >>> Layerwise()(w, {"weight": torch.ones(1, 2)})["weight"].tolist()
+        [[5.0, 5.0]]
+
+    Source:
+        Kwon et al. 2021, arXiv:2102.11600, section 3.
+    """
+
+    def __call__(self, params: Params, vector: Params, *, leading: int = 0) -> dict[str, Tensor]:
+        """Multiply by the norm of the tensor."""
+        return {
+            name: v
+            * tree.expand(torch.linalg.vector_norm(params[name].flatten(leading), dim=-1), v)
+            for name, v in vector.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ball:
+    r"""The neighbourhood of a point.
+
+    .. math:: B(w) = \{\, w + T_w u : \|u\|_p \le \rho \,\}
+
+    All methods are pure. They take the point and vectors as mappings of names to tensors, treat
+    them as one long vector with one norm, and leave them alone.
+
+    Args:
+        rho: Radius: in parameter units for ``Identity``, dimensionless for the other scales. A
+            tensor of shape ``[members]`` makes a ball for stacked networks: every parameter then
+            carries a leading dimension ``members``, and each member has its own radius and norm.
+        p: Order of the norm, from 1 to infinity (``math.inf``).
+        scale: The map ``T_w``.
+
+    Raises:
+        ValueError: If ``rho`` is negative or not finite, or ``p`` is below one.
+
+    Example:
+        Along the gradient (3, 4) the Euclidean ball of radius 5 reaches out to (3, 4), and the
+        largest first-order rise of the loss is 5 · 5.
+
+        >>> ball = Ball(rho=5.0)
+        >>> w, grad = {"x": torch.zeros(2)}, {"x": torch.tensor([3.0, 4.0])}
+        >>> ball.shift(w, grad)["x"].tolist(), ball.support(w, grad).item()
+        ([3.0, 4.0], 25.0)
+
+    Source:
+        Foret et al. 2021, arXiv:2010.01412, eq. 2; Kwon et al. 2021, arXiv:2102.11600, eq. 5.
+    """
+
+    rho: float | Tensor
+    p: float = 2.0
+    scale: Scale = field(default_factory=Identity)
+
+    def __post_init__(self) -> None:
+        _check_radius("rho", self.rho)
+        if isinstance(self.p, bool) or not isinstance(self.p, int | float):
+            raise TypeError(f"p must be a number, got {self.p!r}.")
+        if not self.p >= 1.0:
+            raise ValueError(
+                f"p must be in [1, inf], the orders that are norms, got {self.p}; "
+                "use 2 for the Euclidean ball or math.inf for the box."
+            )
+
+    @property
+    def dual_order(self) -> float:
+        """The order q with 1/p + 1/q = 1."""
+        if self.p == 1.0:
+            return math.inf
+        return 1.0 if math.isinf(self.p) else self.p / (self.p - 1.0)
+
+    def stretch(self, params: Params, vector: Params) -> dict[str, Tensor]:
+        """Give ``rho · T_w vector``: unit ball to this ball."""
+        scaled = self.scale(params, vector, leading=tree.leading(self.rho))
+        if isinstance(self.rho, float | int) and self.rho == 1.0:
+            return scaled
+        return tree.scale(scaled, self.rho)
+
+    def support(self, params: Params, grad: Params) -> Tensor:
+        r"""Largest first-order rise in the ball.
+
+        .. math:: \max_{\epsilon \in B(w) - w} \langle g, \epsilon \rangle = \rho\,\|T_w g\|_q
+
+        Args:
+            params: The point ``w``.
+            grad: The gradient ``g`` there, under the same names.
+
+        Returns:
+            A scalar in units of the loss, or one per member.
+        """
+        leading = tree.leading(self.rho)
+        return tree.norm(self.stretch(params, grad), self.dual_order, leading)
+
+    def shift(
+        self,
+        params: Params,
+        grad: Params,
+        *,
+        support: Tensor | None = None,
+        ties: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        r"""The point of the ball, as a shift from ``w``, at which that rise is attained.
+
+        .. math:: \epsilon = T_w u, \quad
+            u_i = \rho \, \operatorname{sign}(v_i)\, (|v_i| / \|v\|_q)^{q-1}, \quad v = T_w g
+
+        For p = 2 that is :math:`\rho\, T_w^2 g / \|T_w g\|_2`. For p = 1 the largest ``|v_i|``
+        takes all, and equals share. A zero gradient has no direction and gives a zero shift.
+
+        Args:
+            params: The point ``w``, or a part of it.
+            grad: The gradient ``g``, under the same names.
+            support: What ``support`` gives for the *whole* point, where ``params`` is a part.
+            ties: For p = 1, what ``ties`` gives for the whole point.
+
+        Returns:
+            The shift, in parameter units.
+        """
+        v = self.stretch(params, grad)
+        if support is None:
+            support = tree.norm(v, self.dual_order, tree.leading(self.rho))
+        # Where the support is zero so is v, and dividing by one keeps the shift at zero.
+        tiny = torch.finfo(support.dtype).tiny
+        divisor = torch.where(support > tiny, support, torch.ones_like(support))
+        if self.p == 2.0:
+            u = tree.divide(v, divisor)
+        elif math.isinf(self.p):
+            u = tree.tree_map(torch.sgn, v)
+        elif self.p == 1.0:
+            count = (self._ties(v, support) if ties is None else ties).clamp(min=1)
+            u = tree.divide(tree.tree_map(lambda t: self._peaks(t, support), v), count)
+        else:
+            power = self.dual_order - 1.0
+            u = tree.tree_map(lambda t: t.sgn() * t.abs().pow(power), tree.divide(v, divisor))
+        return self.stretch(params, u)
+
+    def ties(self, params: Params, grad: Params, support: Tensor) -> Tensor:
+        """Count the coordinates that share the largest ``|v_i|`` (at least one); needed for p = 1.
+
+        Args:
+            params: The point ``w``, or a part of it.
+            grad: The gradient there.
+            support: What ``support`` gives for the whole point.
+
+        Returns:
+            The count over the given part, as a tensor; zero where the maximum lies elsewhere.
+        """
+        return self._ties(self.stretch(params, grad), support)
+
+    def project(self, u: Params) -> dict[str, Tensor]:
+        """Bring ``u`` into the ball of radius rho, in the coordinates where T is one.
+
+        The nearest point for p = 2 (shorten) and p = ∞ (clip); for other orders ``u`` is shortened
+        too, which keeps its direction.
+
+        Args:
+            u: The vector.
+
+        Returns:
+            A vector of p-norm at most rho.
+        """
+        if math.isinf(self.p):
+            return tree.tree_map(lambda t: self._clip(t), u)
+        length = tree.norm(u, self.p, tree.leading(self.rho))
+        ratio = self.rho / torch.where(length > 0, length, torch.ones_like(length))
+        return tree.scale(u, torch.where(length > self.rho, ratio, torch.ones_like(length)))
+
+    def sample(self, params: Params, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        r"""A shift drawn uniformly from the ball.
+
+        With x_i of density ∝ exp(−\|x\|^p) and y exponential, x / (Σ\|x_i\|^p + y)^{1/p} is uniform
+        in the unit ball. ``u`` is drawn without regard to ``params``: under one generator state, a
+        network and its rescaled copy get corresponding shifts.
+
+        Args:
+            params: The point ``w``.
+            generator: Source of randomness, on the device of ``params``.
+
+        Returns:
+            The shift ``T_w u``, in parameter units.
+
+        Source:
+            Barthe, Guédon, Mendelson and Naor 2005, doi:10.1214/009117904000000874, theorem 1.
+        """
+        leading = tree.leading(self.rho)
+        x = {name: _sample_coordinates(t, self.p, generator) for name, t in params.items()}
+        if not math.isinf(self.p):
+            length = tree.norm(x, self.p, leading)
+            y = torch.empty_like(length).exponential_(generator=generator)
+            x = tree.scale(x, (length**self.p + y) ** (-1.0 / self.p))
+        return self.stretch(params, x)
+
+    def _ties(self, v: Params, support: Tensor) -> Tensor:
+        peaks = [self._peaks(t, support).abs() for t in v.values()]
+        return torch.stack([t.reshape(*support.shape, -1).sum(dim=-1) for t in peaks]).sum(dim=0)
+
+    def _peaks(self, t: Tensor, support: Tensor) -> Tensor:
+        """Signs of the coordinates that attain the maximum, zero elsewhere."""
+        return t.sgn() * (t.abs() == tree.expand(support, t))
+
+    def _clip(self, t: Tensor) -> Tensor:
+        bound = torch.as_tensor(tree.expand(self.rho, t), dtype=t.dtype, device=t.device)
+        return torch.clamp(t, -bound, bound)
+
+
+def is_bias(name: str) -> bool:
+    """Whether a parameter counts as a bias: the last component of its name is ``bias``.
+
+    Args:
+        name: The name, as ``named_parameters`` gives it.
+
+    Returns:
+        True for ``layer.bias``; false for ``pos_embed_bias`` or ``bias.weight``.
+
+    Example:
+        >>> is_bias("block.0.bias"), is_bias("bias.weight")
+        (True, False)
+    """
+    return name.rpartition(".")[2] == "bias"
+
+
+def _filter_norms(weight: Tensor, leading: int) -> Tensor:
+    if weight.ndim - leading < 2:
+        return weight.abs()
+    dims = tuple(range(leading + 1, weight.ndim))
+    norms: Tensor = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
+    return norms
+
+
+def _sample_coordinates(like: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
+    """Numbers of density ∝ exp(−|x|^p); uniform in [−1, 1] for p = ∞."""
+    out = torch.empty_like(like, requires_grad=False)
+    if math.isinf(p):
+        return out.uniform_(-1.0, 1.0, generator=generator)
+    if p == 2.0:
+        return out.normal_(0.0, math.sqrt(0.5), generator=generator)
+    sign = torch.empty_like(out).uniform_(-1.0, 1.0, generator=generator).sign()
+    if p == 1.0:
+        return out.exponential_(generator=generator) * sign
+    # |x|^p is gamma(1/p); gamma(a) is gamma(a + 1) · U^{1/a}, which stays accurate for small a.
+    uniform = torch.empty_like(out).uniform_(generator=generator)
+    shape = torch.full_like(out, 1.0 + 1.0 / p)
+    gamma = torch._standard_gamma(shape, generator=generator)
+    return gamma.pow(1.0 / p) * uniform * sign
+
+
+def _check_radius(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, float | int | Tensor):
+        raise TypeError(f"{name} must be a number or a tensor [members], got {value!r}.")
+    if isinstance(value, Tensor):
+        if value.ndim > 1:
+            raise ValueError(
+                f"{name} must be a number or a tensor of shape [members], "
+                f"got shape {tuple(value.shape)}."
+            )
+        good = bool(torch.isfinite(value).all() and (value >= 0).all())
+    else:
+        good = math.isfinite(value) and value >= 0
+    if not good:
+        raise ValueError(f"{name} must be finite and at least 0, got {value}.")

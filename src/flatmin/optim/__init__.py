@@ -1,0 +1,5 @@
+"""Optimizers that look for flat minima, around any torch optimizer."""
+
+from flatmin.optim.sam import ASAM, SAM
+
+__all__ = ["ASAM", "SAM"]

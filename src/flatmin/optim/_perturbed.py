@@ -1,0 +1,316 @@
+"""The wrapper that lets any torch optimizer take its gradient at the worst nearby point."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from flatmin import _tree as tree
+from flatmin.ball import Ball
+from flatmin.optim import _sharded
+from flatmin.optim._climb import Piece, climb, cut, joint_support, restore
+from flatmin.optim._replay import Replay
+
+# The base owns its hooks; the wrapper shows the same dictionaries, so that each fires once.
+_HOOKS = (
+    "_optimizer_step_pre_hooks",
+    "_optimizer_step_post_hooks",
+    "_optimizer_state_dict_pre_hooks",
+    "_optimizer_state_dict_post_hooks",
+    "_optimizer_load_state_dict_pre_hooks",
+    "_optimizer_load_state_dict_post_hooks",
+)
+
+
+class Perturbed(Optimizer, ABC):
+    """A base optimizer that steps with the gradient of a perturbed point.
+
+    The base owns groups, state and hooks; the wrapper shows them as its own, so whatever works on a
+    torch optimizer (schedulers, ``GradScaler``, checkpoints) works on it. A variant says by
+    ``_ball`` which neighbourhood it climbs in.
+    """
+
+    def __init__(
+        self,
+        base: Optimizer,
+        *,
+        model: nn.Module | None,
+        fused: bool,
+        **group_defaults: float,
+    ) -> None:
+        # ``group_defaults`` are set in each group that does not have its own.
+        if isinstance(base, Perturbed) or not isinstance(base, Optimizer):
+            got = base.__name__ if isinstance(base, type) else type(base).__name__
+            raise TypeError(
+                f"base must be an instance of an ordinary torch optimizer, got {got}; write "
+                f"{type(self).__name__}(torch.optim.SGD(model.named_parameters(), lr=0.1))."
+            )
+        if model is not None and not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+        self.fused = fused
+        self.model = model
+        self._group_defaults = group_defaults
+        self._open = False
+        self._climbed = False
+        self._failure: str | None = None
+        self._adopt(base)
+        self._complete_groups()
+
+    @abstractmethod
+    def _ball(self, group: dict[str, Any]) -> Ball:
+        """The neighbourhood of one parameter group."""
+
+    @contextmanager
+    def perturbed(self) -> Iterator[None]:
+        r"""Climb to the worst nearby point; put the weights back on leaving.
+
+        On entering, the gradients in ``.grad`` give the direction, the weights move by the shift
+        ε of ``Ball.shift`` and the gradients are cleared. The body computes the gradients there, by
+        one backward pass or many. On leaving, however it is left, every weight is copied back, bit
+        for bit, into the same memory. ``step()`` then updates the weights with the gradients that
+        the body made.
+
+        Groups form one ball: ε solves :math:`\max \langle g, \epsilon\rangle` under
+        :math:`\|(u_1/\rho_1, u_2/\rho_2, \ldots)\|_p \le 1`. With one rho this is the usual ball; a
+        group with ``rho = 0`` takes no part in it, nor in its norm.
+
+        If the gradient is not finite, the weights stay where they are, and the step that follows is
+        skipped: by ``GradScaler``, which finds a non-finite gradient and lowers its scale, or else
+        by ``step()`` with a warning.
+
+        Yields:
+            Nothing; the body runs at the perturbed point.
+
+        Raises:
+            RuntimeError: If entered inside itself.
+
+        Example:
+            The loss x² has gradient 2 at x = 1; at distance 0.5 uphill it has gradient 3.
+
+            >>> from flatmin import SAM
+            >>> x = torch.nn.Parameter(torch.ones(1))
+            >>> optimizer = SAM(torch.optim.SGD([x], lr=0.1), rho=0.5)
+            >>> x.square().sum().backward()
+            >>> with optimizer.perturbed():
+            ...     x.square().sum().backward()
+            >>> optimizer.step()
+            >>> round(x.item(), 6)
+            0.7
+
+        Source:
+            Foret et al. 2021, arXiv:2010.01412, algorithm 1.
+        """
+        if self._open:
+            raise RuntimeError(
+                "perturbed() was entered inside itself; leave the first block before the next."
+            )
+        self._open, self._climbed, self._failure = True, True, None
+        saved: list[tuple[list[Tensor], list[Tensor]]] = []
+        try:
+            with self._replay.second_pass() if self._replay else nullcontext():
+                with torch.no_grad():
+                    self._climb(saved)
+                self.base.zero_grad(set_to_none=True)
+                yield
+        except BaseException:
+            # Half a gradient must not become a step.
+            self.base.zero_grad(set_to_none=True)
+            raise
+        finally:
+            with torch.no_grad():
+                restore(saved)
+            self._open = False
+        if self._failure:
+            self._spoil_gradients()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the weights with the base optimizer.
+
+        Args:
+            closure: Clears the gradients, evaluates the loss, calls ``backward`` and returns the
+                loss; called twice, at the weights and at the perturbed point. Without it, the
+                gradients in ``.grad`` are used as they are: those that the body of ``perturbed()``
+                made, or, without such a block, ordinary ones.
+
+        Returns:
+            The loss at the weights, from the first call of ``closure``; None without one.
+
+        Raises:
+            RuntimeError: If called inside ``perturbed()``.
+        """
+        if self._open:
+            raise RuntimeError(
+                "step() was called inside perturbed(), where the weights are not the model's own; "
+                "leave the block first."
+            )
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+                with self.perturbed():
+                    closure()
+        if self._climbed and (reason := self._failure or self._second_failure()):
+            warnings.warn(
+                f"{type(self).__name__} skipped a step: {reason}. The weights are unchanged.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        else:
+            self.base.step()
+        self._climbed, self._failure = False, None
+        if self._replay:
+            self._replay.forget()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients, as the base optimizer does.
+
+        Args:
+            set_to_none: Whether to drop them (default) or to fill them with zeros.
+        """
+        self.base.zero_grad(set_to_none)
+        if self._replay and not self._open:
+            self._replay.forget()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the base optimizer.
+
+        Args:
+            param_group: As in torch; ``sam_rho`` and the like are filled in where missing.
+        """
+        self.base.add_param_group(param_group)
+        try:
+            self._complete_groups()
+        except Exception:
+            del self.param_groups[-1]
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base optimizer's state, which is all there is.
+
+        Returns:
+            A dictionary that the base optimizer can load too.
+        """
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of a wrapper or of a bare base optimizer.
+
+        Args:
+            state_dict: What ``state_dict`` of either gave.
+        """
+        self.base.load_state_dict(state_dict)
+        self._complete_groups()
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The base optimizer's groups."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.base.param_groups = groups
+
+    @property
+    def state(self) -> Any:
+        """The base optimizer's state."""
+        return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.base.state = state
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The base optimizer's defaults."""
+        return self.base.defaults
+
+    @defaults.setter
+    def defaults(self, defaults: dict[str, Any]) -> None:
+        self.base.defaults = defaults
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what schedulers and the replay have hung on this instance."""
+        dropped = {"step", "_opt_called", "_replay", *_HOOKS}
+        return {key: value for key, value in self.__dict__.items() if key not in dropped}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._adopt(self.base)
+
+    def _adopt(self, base: Optimizer) -> None:
+        self.base = base
+        for hooks in _HOOKS:
+            setattr(self, hooks, getattr(base, hooks))
+        self._replay = Replay(self.model) if self.model is not None else None
+
+    def _complete_groups(self) -> None:
+        """Fill in each group's own settings; a bad one is refused before it is used."""
+        for group in self.param_groups:
+            for key, value in self._group_defaults.items():
+                group.setdefault(key, value)
+            self._ball(group)
+
+    def _names(self, group: dict[str, Any]) -> list[str | None]:
+        """The name of each parameter of a group: the base's, else the model's, else None."""
+        if "param_names" in group:
+            return list(group["param_names"])
+        if self.model is None:
+            return [None] * len(group["params"])
+        known = {id(p): name for name, p in self.model.named_parameters(remove_duplicate=False)}
+        return [known.get(id(p)) for p in group["params"]]
+
+    def _pieces(self) -> list[Piece]:
+        """What has a gradient and a radius, cut for the climb."""
+        pieces: list[Piece] = []
+        for group in self.param_groups:
+            ball = self._ball(group)
+            if ball.rho == 0:
+                continue
+            sign = -1.0 if group.get("maximize") else 1.0
+            # The number in front keeps names apart when two models share an optimizer.
+            pairs = {
+                f"{i}.{name or ''}": (p, p.grad)
+                for i, (name, p) in enumerate(zip(self._names(group), group["params"], strict=True))
+                if p.grad is not None
+            }
+            pieces += cut(ball, sign, pairs)
+        return pieces
+
+    def _climb(self, saved: list[tuple[list[Tensor], list[Tensor]]]) -> None:
+        pieces = self._pieces()
+        if not pieces:
+            return
+        support = joint_support(pieces)
+        finite = math.isfinite(support.item())
+        if not _sharded.agree(finite, self.model):
+            self._failure = "the gradient at the weights was not finite"
+            return
+        climb(pieces, support, saved, fused=self.fused)
+
+    def _grads(self) -> list[Tensor]:
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        local = [_sharded.local(g) for g in grads if g is not None]
+        return [g._values() if g.is_sparse else g for g in local if g.numel()]
+
+    def _second_failure(self) -> str | None:
+        """Why the gradients that the body made cannot be used."""
+        grads = self._grads()
+        largest = [norm.float() for norm in torch._foreach_norm(grads, math.inf)]
+        finite = not largest or math.isfinite(tree.combine(largest, math.inf).item())
+        if _sharded.agree(finite, groups=self.param_groups):
+            return None
+        return "the gradient at the perturbed point was not finite"
+
+    def _spoil_gradients(self) -> None:
+        """Make the failure visible to ``GradScaler``, which looks at the gradients alone."""
+        for grad in self._grads()[:1]:
+            grad.detach().view(-1)[:1].fill_(math.nan)
