@@ -1,0 +1,19 @@
+"""The toy distribution, digits and CIFAR, and batches that live on a device."""
+
+from flatmin.data.augment import Augment, normalize
+from flatmin.data.batches import Batches
+from flatmin.data.cifar import load_cifar10, load_cifar100
+from flatmin.data.digits import load_digits
+from flatmin.data.figure8 import figure8
+from flatmin.data.image_set import ImageSet
+
+__all__ = [
+    "Augment",
+    "Batches",
+    "ImageSet",
+    "figure8",
+    "load_cifar10",
+    "load_cifar100",
+    "load_digits",
+    "normalize",
+]
