@@ -62,7 +62,7 @@ def prepare() -> int:
             say("this Python cannot make environments; on Debian and Ubuntu, add python3-venv.")
             return 1
     quiet = [] if sys.stdout.isatty() else ["-q"]
-    what = ["-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[experiments,dev]"]
+    what = ["--no-compile", "-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[experiments,dev]"]
     code = call("python", "-m", "pip", "install", *quiet, *what)
     if code:
         say("the installation failed, for the reason above; the next start tries again.")
