@@ -178,12 +178,6 @@ def test_frozen_signature_holds(path: str) -> None:
     assert not breaks(thing, (FROZEN | PLANNED)[path])
 
 
-def test_the_three_calls_of_symmetry_are_public_together() -> None:
-    """All of `find_scalings`, `rescale`, `certify`, or the package is not there yet."""
-    found = [lookup(f"flatmin.symmetry.{name}") for name in ("find_scalings", "rescale", "certify")]
-    assert all(found) or not any(found)
-
-
 @pytest.mark.parametrize(
     ("function", "number"),
     [
