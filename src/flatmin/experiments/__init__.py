@@ -1,0 +1,1 @@
+"""The report, item by item: one file each, with its claim, its computation, figure and verdict."""
