@@ -1,0 +1,141 @@
+"""The balanced representative of a network among its rescalings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flatmin.symmetry.groups import Group
+from flatmin.symmetry.symmetries import Scalings
+from flatmin.symmetry.transform import rescale
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What balances a network.
+
+    Args:
+        factors: One float64 tensor of factors per group.
+        idle: One tensor of booleans per group: units without incoming or without outgoing weight,
+            which no factor balances. They keep their scale, so along them the representative is
+            not unique.
+        sweeps: Passes over all groups until nothing moved.
+    """
+
+    factors: tuple[Tensor, ...]
+    idle: tuple[Tensor, ...]
+    sweeps: int
+
+    @property
+    def num_idle(self) -> int:
+        """Number of units left alone."""
+        return int(sum(units.sum().item() for units in self.idle))
+
+
+def balance(
+    params: Mapping[str, Tensor],
+    scalings: Scalings,
+    *,
+    tolerance: float = 1e-13,
+    max_sweeps: int = 10_000,
+) -> Balance:
+    r"""Find the factors under which every unit receives as much weight as it sends.
+
+    .. math:: \|w^{in}_i\|^2 + b_i^2 = \|w^{out}_i\|^2 \quad \text{for every unit } i
+
+    The solution is the smallest norm that rescaling can reach; the problem is convex in the
+    logarithms of the factors and the solution unique, but for idle units. Units that only a
+    BatchNorm reads send no weight; they get incoming norm one.
+
+    Args:
+        params: Parameters by name. Read, never written.
+        scalings: What ``find_scalings`` returned.
+        tolerance: Largest relative change of a factor in the last sweep.
+        max_sweeps: Passes before giving up.
+
+    Returns:
+        The factors and the units left alone.
+
+    Raises:
+        RuntimeError: If the sweeps do not converge.
+
+    Example:
+        >>> from flatmin.symmetry import find_scalings
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1))
+        >>> _ = model[0].weight.data.fill_(16.0), model[2].weight.data.fill_(1.0)
+        >>> scalings = find_scalings(model, torch.ones(1, 1))
+        >>> balance(dict(model.named_parameters()), scalings).factors[0].item()  # 16 τ = 1 / τ
+        0.25
+
+    Source:
+        Stock et al. 2019 (ENorm), arXiv:1902.10416, section 3.
+    """
+    squares = {name: tensor.detach().double().square() for name, tensor in params.items()}
+    logs = [torch.zeros(group.size, dtype=torch.float64) for group in scalings.groups]
+    idle = [torch.zeros(group.size, dtype=torch.bool) for group in scalings.groups]
+    for sweep in range(1, max_sweeps + 1):
+        largest = 0.0
+        for index, group in enumerate(scalings.groups):
+            step, idle[index] = _step(squares, group)
+            for slot in group.slots:
+                if slot.name in squares:
+                    moved = slot.scaled(squares[slot.name], (2 * step).exp())
+                    squares[slot.name] = moved
+            logs[index] += step.to(logs[index].device)
+            largest = max(largest, step.abs().max().item())
+        if largest <= tolerance:
+            return Balance(tuple(log.exp() for log in logs), tuple(idle), sweep)
+    raise RuntimeError(
+        f"balancing did not converge: factors still move by {largest:.1e} after {max_sweeps} "
+        "sweeps; raise max_sweeps or tolerance"
+    )
+
+
+def canonicalize(model: nn.Module, scalings: Scalings) -> Balance:
+    """Bring a network to the balanced representative of its rescalings, in place.
+
+    Every network that ``rescale`` can make of this one is brought to the same tensors, up to
+    rounding, so any measure taken afterwards is invariant.
+
+    Args:
+        model: The network that ``scalings`` was found on. Mutated as by ``rescale``.
+        scalings: What ``find_scalings`` returned.
+
+    Returns:
+        The factors applied, and the units left alone.
+
+    Raises:
+        RuntimeError: If the balance is not found.
+
+    Example:
+        >>> from flatmin.symmetry import find_scalings
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1))
+        >>> _ = model[0].weight.data.fill_(16.0), model[2].weight.data.fill_(1.0)
+        >>> _ = canonicalize(model, find_scalings(model, torch.ones(1, 1)))
+        >>> model[0].weight.item(), model[2].weight.item()
+        (4.0, 4.0)
+
+    Source:
+        Stock et al. 2019 (ENorm), arXiv:1902.10416, section 3.
+    """
+    found = balance(dict(model.named_parameters()), scalings)
+    rescale(model, scalings, found.factors)
+    return found
+
+
+def _step(squares: Mapping[str, Tensor], group: Group) -> tuple[Tensor, Tensor]:
+    # Logarithm of the factor that balances each unit, all others held fixed.
+    entering = [s for s in group.slots if s.name in squares and s.power == 1]
+    leaving = [s for s in group.slots if s.name in squares and s.power == -1]
+    received = torch.stack([s.totals(squares[s.name]) for s in entering]).sum(0)
+    if leaving:
+        sent = torch.stack([s.totals(squares[s.name]) for s in leaving]).sum(0)
+        step = (sent.log() - received.log()) / 4
+    else:
+        sent = torch.ones_like(received)
+        step = -received.log() / 2
+    idle = (received == 0) | (sent == 0)
+    if {s.name for s in entering} & {s.name for s in leaving}:
+        step = step / 2  # the units exchange weight with each other: half steps never overshoot
+    return torch.where(idle, 0.0, step), idle

@@ -1,0 +1,198 @@
+"""Test any measure of a network for invariance, on the user's own network."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flatmin.symmetry.evaluate import deviation, outputs_at, same_randomness, state_of
+from flatmin.symmetry.find import find_scalings
+from flatmin.symmetry.symmetries import Scalings, Symmetries
+from flatmin.symmetry.transform import load
+
+# What rounding explains: of outputs (relative to their rms), and of a measure (spread).
+_OUTPUTS = {torch.float64: 1e-9, torch.float32: 1e-3}
+_SPREAD = {torch.float64: 1e-9, torch.float32: 1e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a measure did while the function of the network stayed.
+
+    Args:
+        values: The measure before, and after each cumulative transformation.
+        deviations: How far the outputs had moved after each, relative to their rms.
+        weight_norms: Norm of all parameters, before and after each: a control that does change.
+        tolerance: Spread up to which the measure counts as unchanged.
+        allowed_deviation: Deviation up to which the outputs count as unchanged.
+    """
+
+    values: tuple[float, ...]
+    deviations: tuple[float, ...]
+    weight_norms: tuple[float, ...]
+    tolerance: float
+    allowed_deviation: float
+
+    @property
+    def spread(self) -> float:
+        """(max - min) / \\|mean\\| of the values; NaN if any of them is not finite."""
+        return _spread(self.values)
+
+    @property
+    def deviation(self) -> float:
+        """Largest deviation of the outputs."""
+        return max(self.deviations)
+
+    @property
+    def num_not_finite(self) -> int:
+        """Number of values that are NaN or infinite."""
+        return sum(not math.isfinite(value) for value in self.values)
+
+    @property
+    def function_kept(self) -> bool:
+        """Whether the outputs stayed, without which the spread says nothing."""
+        return self.deviation <= self.allowed_deviation
+
+    @property
+    def invariant(self) -> bool:
+        """Whether the measure stayed while the outputs did."""
+        return self.function_kept and any(self.values) and self.spread <= self.tolerance
+
+    @property
+    def verdict(self) -> str:
+        """The result in one sentence."""
+        if not self.function_kept:
+            return (
+                f"void: the outputs moved by {self.deviation:.1e} of their rms, so the function "
+                "was not kept and the spread says nothing"
+            )
+        if self.num_not_finite:
+            return f"not finite in {self.num_not_finite} of {len(self.values)} values"
+        if not any(self.values):
+            return "always zero: this measure tells nothing here"
+        if self.invariant:
+            return f"invariant: spread {self.spread:.1e}, within {self.tolerance:.0e}"
+        return f"NOT invariant: spread {self.spread:.2g} while the function stayed"
+
+    def __str__(self) -> str:
+        low, high = min(self.values, key=_nan_last), max(self.values, key=_nan_last)
+        return (
+            f"{self.verdict}\n"
+            f"  values       {low:.6g} … {high:.6g}, first {self.values[0]:.6g}, "
+            f"{len(self.values)} networks\n"
+            f"  outputs      moved by at most {self.deviation:.1e} of their rms\n"
+            f"  weight norm  spread {_spread(self.weight_norms):.2g} on the same networks (control)"
+        )
+
+
+def certify(
+    measure: Callable[[nn.Module], Any],
+    model: nn.Module,
+    example: Any,
+    *,
+    scalings: Symmetries | None = None,
+    num_scalings: int = 50,
+    generator: torch.Generator | None = None,
+    low: float = 0.5,
+    high: float = 1.5,
+    tolerance: float | None = None,
+) -> Certificate:
+    r"""Rescale a network again and again, and report what a measure makes of it.
+
+    .. math:: \text{spread} = \frac{\max_k m(w_k) - \min_k m(w_k)}{|\text{mean}_k\, m(w_k)|},
+        \quad f_{w_0} = f_{w_1} = \dots = f_{w_n}
+
+    The model is never touched: each evaluation gets a fresh copy, and the same random numbers from
+    torch's default generator. The outputs on ``example`` are compared each time; if they moved,
+    the certificate is void.
+
+    Args:
+        measure: Any function of the network to a number, or to an object with a ``value``. A
+            measure that draws from a generator of its own must seed it at each call.
+        model: The network, in the mode and dtype to test.
+        example: An input, or a tuple of inputs, on which outputs are compared.
+        scalings: What to apply; ``find_scalings(model, example)`` if not given. Permutations and
+            sign flips do as well.
+        num_scalings: Number of cumulative transformations.
+        generator: Source of the factors; seed 0 if not given.
+        low: Smallest factor.
+        high: Largest factor.
+        tolerance: Spread that counts as invariant; 1e-9 for float64 and 1e-2 for float32 if not
+            given.
+
+    Returns:
+        All values and deviations, with a verdict; ``print`` shows it.
+
+    Raises:
+        ValueError: If nothing in the model may be rescaled, or ``num_scalings`` is below one.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).double()
+        >>> x = torch.randn(5, 2, dtype=torch.float64)
+        >>> certify(lambda network: network(x).square().mean().item(), model, x).invariant
+        True
+        >>> certify(lambda network: network[0].weight.norm().item(), model, x).invariant
+        False
+    """
+    if num_scalings < 1:
+        raise ValueError(f"num_scalings must be at least 1, got {num_scalings}")
+    symmetries = find_scalings(model, example) if scalings is None else scalings
+    if not symmetries.groups:
+        raise ValueError(
+            f"nothing in this model may be transformed, so there is nothing to test:\n{symmetries}"
+        )
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    draw = (
+        partial(symmetries.sample, generator, low, high)
+        if isinstance(symmetries, Scalings)
+        else partial(symmetries.sample, generator)
+    )
+    trainable = dict(model.named_parameters())
+    state = state_of(model)
+    before = outputs_at(model, state, example)
+    values, deviations, norms = [_measured(measure, model, state)], [], [_norm(state, trainable)]
+    for _ in range(num_scalings):
+        state = symmetries.apply(state, draw())
+        values.append(_measured(measure, model, state))
+        norms.append(_norm(state, trainable))
+        deviations.append(deviation(before, outputs_at(model, state, example)))
+    dtype = next((t.dtype for t in trainable.values()), torch.float32)
+    return Certificate(
+        tuple(values),
+        tuple(deviations),
+        tuple(norms),
+        _SPREAD.get(dtype, 0.1) if tolerance is None else tolerance,
+        _OUTPUTS.get(dtype, 0.1),
+    )
+
+
+def _measured(
+    measure: Callable[[nn.Module], Any], model: nn.Module, state: dict[str, Tensor]
+) -> float:
+    twin = copy.deepcopy(model)
+    twin.zero_grad()
+    load(twin, state)
+    with same_randomness(model):
+        result = measure(twin)
+    return float(getattr(result, "value", result))
+
+
+def _norm(state: dict[str, Tensor], names: dict[str, nn.Parameter]) -> float:
+    return math.sqrt(sum(state[name].double().square().sum().item() for name in names))
+
+
+def _spread(values: Sequence[float]) -> float:
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    width, mean = max(values) - min(values), abs(math.fsum(values) / len(values))
+    return width / mean if mean else math.inf if width else 0.0
+
+
+def _nan_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value

@@ -1,0 +1,103 @@
+"""Apply a symmetry to a network in place."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flatmin.symmetry.evaluate import state_of
+from flatmin.symmetry.symmetries import Flips, Permutations, Scalings, Symmetries
+
+
+def rescale(model: nn.Module, scalings: Scalings, factors: Sequence[Tensor]) -> None:
+    """Multiply units by factors where they are made, and divide where they are read, in place.
+
+    Weights, biases and running statistics move. Parameters stay the same objects in the same
+    memory, so an optimizer built before still updates them. Computed in float64, rounded once. If
+    anything is refused, nothing was written.
+
+    Args:
+        model: The network that ``scalings`` was found on. Mutated.
+        scalings: What ``find_scalings`` returned. ``scalings.weights_only()`` leaves biases
+            behind, which is NOT a symmetry.
+        factors: One tensor per group, positive; ``scalings.sample()`` draws them.
+
+    Raises:
+        ValueError: If the factors do not fit the groups or are not positive and finite.
+        TypeError: If ``scalings`` are not ``Scalings``.
+
+    Example:
+        >>> from flatmin.symmetry import find_scalings
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1))
+        >>> _ = model[0].weight.data.fill_(3.0), model[2].weight.data.fill_(4.0)
+        >>> rescale(model, find_scalings(model, torch.ones(1, 1)), [torch.tensor([2.0])])
+        >>> model[0].weight.item(), model[2].weight.item()
+        (6.0, 2.0)
+    """
+    _transform(model, scalings, factors, Scalings)
+
+
+def permute(model: nn.Module, permutations: Permutations, orders: Sequence[Tensor]) -> None:
+    """Reorder units in place: new unit k of a group is its old unit ``order[k]``.
+
+    Args:
+        model: The network that ``permutations`` was found on. Mutated.
+        permutations: What ``find_permutations`` returned.
+        orders: One tensor of indices per group.
+
+    Raises:
+        ValueError: If an order is no permutation.
+        TypeError: If ``permutations`` are not ``Permutations``.
+
+    Example:
+        >>> from flatmin.symmetry import find_permutations
+        >>> model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.GELU(), nn.Linear(2, 1))
+        >>> _ = model[0].weight.data.copy_(torch.tensor([[3.0], [4.0]]))
+        >>> permute(model, find_permutations(model, torch.ones(1, 1)), [torch.tensor([1, 0])])
+        >>> model[0].weight.flatten().tolist()
+        [4.0, 3.0]
+    """
+    _transform(model, permutations, orders, Permutations)
+
+
+def flip(model: nn.Module, flips: Flips, signs: Sequence[Tensor]) -> None:
+    """Change the signs of units in place.
+
+    Args:
+        model: The network that ``flips`` was found on. Mutated.
+        flips: What ``find_flips`` returned.
+        signs: One tensor of -1 and 1 per group.
+
+    Raises:
+        ValueError: If a sign is neither -1 nor 1.
+        TypeError: If ``flips`` are not ``Flips``.
+
+    Example:
+        >>> from flatmin.symmetry import find_flips
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Tanh(), nn.Linear(1, 1))
+        >>> _ = model[0].weight.data.fill_(3.0)
+        >>> flip(model, find_flips(model, torch.ones(1, 1)), [torch.tensor([-1.0])])
+        >>> model[0].weight.item()
+        -3.0
+    """
+    _transform(model, flips, signs, Flips)
+
+
+def load(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy tensors into the memory of the model's own."""
+    with torch.no_grad():
+        for name, tensor in state_of(model).items():
+            if state[name] is not tensor:
+                tensor.copy_(state[name])
+
+
+def _transform(
+    model: nn.Module, symmetries: Symmetries, elements: Sequence[Tensor], wanted: type[Symmetries]
+) -> None:
+    if not isinstance(symmetries, wanted):
+        raise TypeError(
+            f"{wanted.__name__} are needed, got {type(symmetries).__name__}; "
+            "find_scalings goes with rescale, find_permutations with permute, find_flips with flip"
+        )
+    with torch.no_grad():
+        load(model, symmetries.apply(state_of(model), elements))
