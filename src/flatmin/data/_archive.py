@@ -1,5 +1,6 @@
 """The official CIFAR files, in a folder or a tar archive: pickles and binary records."""
 
+import gzip
 import lzma
 import tarfile
 import zlib
@@ -36,10 +37,10 @@ def read_files(place: Path, wanted: Collection[str]) -> dict[str, bytes]:
                 content = archive.extractfile(member)
                 if content is not None:
                     found[name] = content.read()
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise ValueError(
-            f"{place} is no readable tar archive ({error}): it is truncated, damaged or foreign; "
-            "get the official archive again."
+            f"{place} is no readable tar archive: it is truncated, damaged or foreign; get the "
+            "official archive again."
         ) from error
     return found
 

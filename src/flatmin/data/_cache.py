@@ -24,7 +24,7 @@ def cached(file: Path, folder: Path, decode: Callable[[], Part], *, recipe: str)
     path = folder / f"cifar-{digest.hexdigest()[:32]}.npz"
     if path.is_file():
         try:
-            with np.load(path, allow_pickle=False) as kept:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
                 return Part(kept["images"], kept["labels"], bool(kept["lossy"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             path.unlink()
@@ -32,8 +32,8 @@ def cached(file: Path, folder: Path, decode: Callable[[], Part], *, recipe: str)
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, images=part.images, labels=part.labels, lossy=np.bool_(part.lossy))
+        with os.fdopen(handle, "wb") as sink:
+            np.savez(sink, images=part.images, labels=part.labels, lossy=np.bool_(part.lossy))
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

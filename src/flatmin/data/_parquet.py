@@ -58,12 +58,9 @@ def _decode_shard(file: Path, label_column: str) -> Part:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    foreign = (
-        f"expected images as a struct with 'bytes' in 'img' (or 'image') and an integer in "
-        f"'{label_column}'; name the folder of the right data set."
-    )
-    try:
-        with pq.ParquetFile(file) as shard:
+    with file.open("rb") as stream:
+        try:
+            shard = pq.ParquetFile(stream)
             schema = shard.schema_arrow
             image_column = "img" if "img" in schema.names else "image"
             if not (
@@ -72,23 +69,29 @@ def _decode_shard(file: Path, label_column: str) -> Part:
                 and schema.field(image_column).type.get_field_index("bytes") >= 0
                 and pa.types.is_integer(schema.field(label_column).type)
             ):
-                raise ValueError(f"{file} has the columns {schema.names}, {foreign}")
+                raise _foreign(file, f"the columns {schema.names}", label_column)
             table = shard.read(columns=[image_column, label_column])
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{file} is no readable parquet file ({error}): it is truncated or damaged; get it "
-            "again."
-        ) from error
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{file} is no readable parquet file: it is truncated or damaged; get it again."
+            ) from error
     encoded = table[image_column].combine_chunks().field("bytes").to_pylist()
     labels = table[label_column]
     if labels.null_count or not all(isinstance(image, bytes) for image in encoded):
-        raise ValueError(f"{file} has rows without image or label, {foreign}")
+        raise _foreign(file, "rows without image or label", label_column)
     raw = b"".join([_decode(image, file, row) for row, image in enumerate(encoded)])
     pixels = np.frombuffer(raw, np.uint8).reshape(-1, 32, 32, 3)
     return Part(
         images=np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
         labels=labels.to_numpy().astype(np.int64),
         lossy=any(image.startswith(_JPEG) for image in encoded),
+    )
+
+
+def _foreign(file: Path, found: str, label_column: str) -> ValueError:
+    return ValueError(
+        f"{file} has {found}, expected images as a struct with 'bytes' in 'img' (or 'image') and "
+        f"an integer in '{label_column}'; name the folder of the right data set."
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import math
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ def unpickle(data: bytes, name: str) -> dict[Any, Any]:
         it was run; get the official archive again.
     """
     try:
+        _check_memo(data)
         found = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except _ForbiddenError as error:
         raise ValueError(
@@ -49,8 +51,17 @@ def unpickle(data: bytes, name: str) -> dict[Any, Any]:
             "get the official archive again."
         )
     return {
-        key: value.array if isinstance(value, _Array) else value for key, value in found.items()
+        # An array that was announced but never filled has no attribute and becomes None.
+        key: getattr(value, "array", None) if isinstance(value, _Array) else value
+        for key, value in found.items()
     }
+
+
+def _check_memo(data: bytes) -> None:
+    """Refuse numbers of memo slots that would make the unpickler allocate all of the memory."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name.endswith("PUT") and int(argument or 0) > len(data):
+            raise ValueError(f"memo slot {argument}")
 
 
 class _ForbiddenError(Exception):

@@ -88,6 +88,8 @@ def load_cifar100(
 def _load(root: Path, kind: Kind, cache: Path | None) -> tuple[ImageSet, ImageSet]:
     if not root.exists():
         raise ValueError(f"{root} does not exist; name the folder that holds {kind.name}.")
+    if root.suffix == ".parquet":
+        root = root.parent
     if root.is_file():
         return _read_official(root, kind)
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
