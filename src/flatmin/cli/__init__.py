@@ -1,0 +1,102 @@
+"""The command line: ``flatmin VERB``; each verb is a module of this package."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NoReturn, Protocol, cast
+
+import flatmin
+
+# Verbs are frozen: one may be added, with a module of the same name, and none changed or removed.
+VERBS = {
+    "list": "the items of the report, with their claims",
+    "run": "compute an item, or all of them",
+    "report": "assemble the stored results into index.html and index.md",
+}
+
+
+class Verb(Protocol):
+    """What the module of a verb defines."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the arguments."""
+
+    def main(self, arguments: argparse.Namespace) -> int:
+        """Do it, and return the exit code; a ``ValueError`` of flatmin's own means bad input."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers bad input with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`.\n")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        words: The arguments; by default those of the process.
+
+    Returns:
+        The exit code: 2 for bad input, 130 after an interruption, 1 if something else failed.
+
+    Raises:
+        ValueError: Not for bad input, which is answered by a sentence: this is a bug.
+        ImportError: Likewise.
+    """
+    name, *rest = (sys.argv[1:] if words is None else words) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if name == "--version":
+        print(f"flatmin {flatmin.__version__}")
+        return 0
+    if name not in VERBS:
+        _say(f"there is no verb {name!r}; the verbs are {', '.join(VERBS)}.")
+        return 2
+    verb = cast("Verb", importlib.import_module(f"flatmin.cli.{name}"))
+    parser = _Parser(f"flatmin {name}", description=VERBS[name], allow_abbrev=False)
+    verb.add_arguments(parser)
+    try:
+        return verb.main(parser.parse_args(rest))
+    except KeyboardInterrupt:
+        _say("interrupted.")
+        return 130
+    except BrokenPipeError:  # `flatmin list | head`
+        sys.stderr.close()
+        return 1
+    except (ValueError, ImportError) as error:
+        if is_ours(error):
+            _say(str(error))
+            return 2
+        raise
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether flatmin itself raised an error: then it is a sentence for the user, and no bug.
+
+    Args:
+        error: An error that was raised.
+
+    Returns:
+        False for what comes out of torch or numpy: there the traceback is what helps.
+    """
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("flatmin")
+
+
+def _say(sentence: str) -> None:
+    print(f"flatmin: {sentence}", file=sys.stderr, flush=True)
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {text}" for name, text in VERBS.items())
+    return f"usage: flatmin VERB …\n\n{verbs}\n\n`flatmin VERB --help` says more."
