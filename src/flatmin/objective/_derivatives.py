@@ -1,0 +1,40 @@
+"""First and second derivatives of a scalar with respect to named tensors, by autograd."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flatmin import _tree as tree
+from flatmin._types import Params
+
+
+def leaves(params: Params) -> dict[str, Tensor]:
+    """The same numbers as starting points of a graph of their own."""
+    for name, t in params.items():
+        if not t.is_floating_point():
+            raise TypeError(f"params must be floating tensors, got {t.dtype} for {name!r}.")
+    return {name: t.detach().requires_grad_() for name, t in params.items()}
+
+
+def gradient(loss: Tensor, point: Params, *, create_graph: bool = False) -> dict[str, Tensor]:
+    """Gradient at leaves; zero for a leaf that the loss does not use, if it uses any."""
+    if not loss.requires_grad:
+        raise ValueError(
+            "the loss does not depend on the parameters: it has no gradient; check that it uses "
+            "the params it is given, and that nothing detaches them."
+        )
+    grads = torch.autograd.grad(
+        loss, list(point.values()), create_graph=create_graph, materialize_grads=True
+    )
+    return dict(zip(point, grads, strict=True))
+
+
+def second(loss: Tensor, point: Params, vector: Params) -> dict[str, Tensor]:
+    """Hessian times a vector by double backward: the gradient of ⟨gradient, vector⟩."""
+    first = gradient(loss, point, create_graph=True)
+    product = sum((first[name] * vector[name]).sum() for name in point)
+    if not isinstance(product, Tensor) or not product.requires_grad:
+        return {name: torch.zeros_like(t) for name, t in tree.tree_map(torch.detach, point).items()}
+    grads = torch.autograd.grad(product, list(point.values()), materialize_grads=True)
+    return dict(zip(point, grads, strict=True))

@@ -1,0 +1,64 @@
+"""What a measure needs of a loss, and any function of named tensors as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flatmin._types import Params
+from flatmin.objective import _derivatives as derivatives
+
+
+class Objective(Protocol):
+    """What a measure needs: the loss at any point, with its derivatives.
+
+    Implementations give the same loss for the same point, every time.
+    """
+
+    def value(self, params: Params) -> Tensor:
+        """Loss at a point, a scalar."""
+
+    def value_and_grad(self, params: Params) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss at a point and its gradient there."""
+
+    def hvp(self, params: Params, vector: Params) -> dict[str, Tensor]:
+        """Hessian at a point times a vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionObjective:
+    """A function of named tensors as an objective.
+
+    Args:
+        function: Takes the parameters and returns a scalar; differentiable twice by autograd.
+
+    Example:
+        >>> parabola = FunctionObjective(lambda w: 2 * w["x"].square().sum())
+        >>> loss, grad = parabola.value_and_grad({"x": torch.ones(1)})
+        >>> loss.item(), grad["x"].item(), parabola.hvp(grad, {"x": torch.ones(1)})["x"].item()
+        (2.0, 4.0, 4.0)
+    """
+
+    function: Callable[[Params], Tensor]
+
+    def value(self, params: Params) -> Tensor:
+        """Loss at ``params``."""
+        with torch.no_grad():
+            return self.function(params)
+
+    def value_and_grad(self, params: Params) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss at ``params`` and its gradient."""
+        point = derivatives.leaves(params)
+        with torch.enable_grad():
+            loss = self.function(point)
+        return loss.detach(), derivatives.gradient(loss, point)
+
+    def hvp(self, params: Params, vector: Params) -> dict[str, Tensor]:
+        """Hessian at ``params`` times ``vector``."""
+        point = derivatives.leaves(params)
+        with torch.enable_grad():
+            return derivatives.second(self.function(point), point, vector)
