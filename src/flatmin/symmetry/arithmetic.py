@@ -9,7 +9,7 @@ from flatmin.symmetry.walk import Walk, Wire
 
 def addition(walk: Walk, node: fx.Node) -> Wire | None:
     """Sums and differences tie what they join; a bias moves with the units it is added to."""
-    operands = _operands(node, "alpha")
+    operands = _operands(node)
     wires = [walk.wire(operand) for operand in operands]
     outputs = [_broadcast(walk, node, *pair) for pair in zip(operands, wires, strict=True)]
     if all(wires):
@@ -30,6 +30,8 @@ def product(walk: Walk, node: fx.Node) -> Wire | None:
     outputs = [_broadcast(walk, node, *pair) for pair in zip(operands, wires, strict=True)]
     if all(wires) and walk.kind == "permute":
         return _tied(walk, node, *outputs)
+    if not {"input", "other"}.issuperset(node.kwargs):  # div with rounding
+        return unknown(walk, node)
     moving = [i for i, wire in enumerate(wires) if wire is not None and not walk.is_stopped(wire)]
     if len(moving) != 1:
         return unknown(walk, node) if moving else None
@@ -44,10 +46,7 @@ def product(walk: Walk, node: fx.Node) -> Wire | None:
     return _moving(walk, node, other, out)
 
 
-def _operands(node: fx.Node, *options: str) -> list[object]:
-    known = {"input", "other", *options}
-    if not known.issuperset(node.kwargs):
-        return [None, None]
+def _operands(node: fx.Node) -> list[object]:
     return [argument(node, 0, "input"), argument(node, 1, "other")]
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import fx
 
 from flatmin.symmetry.elementwise import commutes
@@ -13,8 +14,8 @@ from flatmin.symmetry.walk import Kind, Rule, Walk, Wire
 def reshape(walk: Walk, node: fx.Node) -> Wire | None:
     """Any reshaping that keeps the entries of a unit together, as flattening pixels does."""
     x = walk.wire(argument(node, 0, "input"))
-    if x is None:
-        return None
+    if x is None or any(isinstance(option, torch.dtype) for option in node.args):
+        return unknown(walk, node)  # view(dtype) reinterprets bits
     before, after = walk.shape(argument(node, 0, "input")), walk.shape(node)
     outer = math.prod(before[: x.dim])
     fits = [

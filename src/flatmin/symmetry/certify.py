@@ -40,7 +40,7 @@ class Certificate:
 
     @property
     def spread(self) -> float:
-        """(max - min) / \\|mean\\| of the values; NaN if any of them is not finite."""
+        """Range of the values over their absolute mean; NaN if any of them is not finite."""
         return _spread(self.values)
 
     @property

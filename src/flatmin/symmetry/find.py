@@ -1,23 +1,18 @@
 """Find the symmetries of an ordinary network by tracing it."""
 
-import copy
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, fx, nn
+from torch import nn
 
-from flatmin.symmetry.evaluate import same_randomness
 from flatmin.symmetry.groups import Group, Stop
 from flatmin.symmetry.rules import rule_of
 from flatmin.symmetry.symmetries import Flips, Permutations, Scalings
+from flatmin.symmetry.trace import trace
 from flatmin.symmetry.walk import Kind, Walk
 
-Example = Tensor | tuple[Any, ...]
 
-
-def find_scalings(model: nn.Module, example: Example, *, opaque: Sequence[str] = ()) -> Scalings:
+def find_scalings(model: nn.Module, example: Any, *, opaque: Sequence[str] = ()) -> Scalings:
     r"""Find every group of units that may be rescaled without changing the function.
 
     .. math:: f(\tau z) = \tau f(z) \;\Rightarrow\; W_2\, f(W_1 x) = (W_2 / \tau)\, f(\tau W_1 x)
@@ -27,7 +22,7 @@ def find_scalings(model: nn.Module, example: Example, *, opaque: Sequence[str] =
     additions form one group, with one factor per channel for all of them. In eval mode the running
     statistics of a BatchNorm belong to its group, and ``var + eps`` is what scales, so a running
     variance may come to lie below zero, never below ``-eps``. In train mode BatchNorm undoes a
-    scale exactly for ``eps = 0`` only.
+    scale exactly only for ``eps`` of zero, or 1e-38 where torch asks for a positive one.
 
     Args:
         model: Any module that ``torch.fx`` can trace. Read, never written.
@@ -42,6 +37,7 @@ def find_scalings(model: nn.Module, example: Example, *, opaque: Sequence[str] =
         ValueError: If the model cannot be traced or run.
 
     Example:
+        >>> import torch
         >>> relu = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
         >>> print(find_scalings(relu, torch.zeros(1, 2)))
         Scalings: 1 group
@@ -59,7 +55,7 @@ def find_scalings(model: nn.Module, example: Example, *, opaque: Sequence[str] =
 
 
 def find_permutations(
-    model: nn.Module, example: Example, *, opaque: Sequence[str] = ()
+    model: nn.Module, example: Any, *, opaque: Sequence[str] = ()
 ) -> Permutations:
     """Find every group of units that may be reordered without changing the function.
 
@@ -77,6 +73,7 @@ def find_permutations(
         ValueError: If the model cannot be traced or run.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.GELU(), nn.Linear(3, 1))
         >>> [group.size for group in find_permutations(model, torch.zeros(1, 2)).groups]
         [3]
@@ -84,7 +81,7 @@ def find_permutations(
     return Permutations(*_find("permute", model, example, opaque))
 
 
-def find_flips(model: nn.Module, example: Example, *, opaque: Sequence[str] = ()) -> Flips:
+def find_flips(model: nn.Module, example: Any, *, opaque: Sequence[str] = ()) -> Flips:
     """Find every group of units whose sign may be changed: odd activations, or none at all.
 
     Args:
@@ -99,6 +96,7 @@ def find_flips(model: nn.Module, example: Example, *, opaque: Sequence[str] = ()
         ValueError: If the model cannot be traced or run.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
         >>> [group.size for group in find_flips(model, torch.zeros(1, 2)).groups]
         [3]
@@ -107,67 +105,8 @@ def find_flips(model: nn.Module, example: Example, *, opaque: Sequence[str] = ()
 
 
 def _find(
-    kind: Kind, model: nn.Module, example: Example, opaque: Sequence[str]
+    kind: Kind, model: nn.Module, example: Any, opaque: Sequence[str]
 ) -> tuple[tuple[Group, ...], tuple[Stop, ...]]:
-    missing = set(opaque) - {name for name, _ in model.named_modules()}
-    if missing:
-        raise ValueError(f"opaque names {sorted(missing)}, which the model does not have")
-    twin = copy.deepcopy(model)  # tracing may leave constants behind, running moves statistics
-    graph = _trace(twin, opaque)
-    walk = Walk(kind, graph, twin, _shapes(twin, graph, example), _sharing_memory(model))
-    walk.run(graph, rule_of)
+    walk = Walk(kind, trace(model, example, opaque))
+    walk.run(rule_of)
     return walk.groups(), walk.stopped()
-
-
-class _Tracer(fx.Tracer):
-    def __init__(self, opaque: Sequence[str]):
-        super().__init__()
-        self.opaque = opaque
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name in self.opaque or super().is_leaf_module(
-            m, module_qualified_name
-        )
-
-
-def _trace(model: nn.Module, opaque: Sequence[str]) -> fx.Graph:
-    try:
-        return _Tracer(opaque).trace(model)
-    except Exception as error:
-        raise ValueError(
-            f"torch.fx cannot trace {type(model).__name__}: {error}. Name the submodule that "
-            "branches on its data in opaque=[...]; nothing that enters it will be offered"
-        ) from error
-
-
-class _ShapeRecorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule):
-        super().__init__(module)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.shapes[n.name] = tuple(result.shape)
-        return result
-
-
-def _shapes(model: nn.Module, graph: fx.Graph, example: Example) -> dict[str, tuple[int, ...]]:
-    inputs = example if isinstance(example, tuple) else (example,)
-    recorder = _ShapeRecorder(fx.GraphModule(model, graph))
-    with same_randomness(model), torch.no_grad():
-        try:
-            recorder.run(*inputs)
-        except Exception as error:
-            raise ValueError(
-                f"{type(model).__name__} does not run on the example, of shapes "
-                f"{[tuple(getattr(x, 'shape', ())) for x in inputs]}: {error}"
-            ) from error
-    return recorder.shapes
-
-
-def _sharing_memory(model: nn.Module) -> set[str]:
-    # Two Parameters over one memory are tied, though they are two objects.
-    named = [*model.named_parameters(), *model.named_buffers()]
-    places = Counter(tensor.data_ptr() for _, tensor in named if tensor.numel())
-    return {name for name, t in named if t.numel() and t.data_ptr() and places[t.data_ptr()] > 1}

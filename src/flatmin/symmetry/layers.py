@@ -8,6 +8,9 @@ from torch import Tensor, fx, nn
 from flatmin.symmetry.slots import Slot
 from flatmin.symmetry.walk import Rule, Walk, Wire
 
+# Added to any variance above 1e-22, this changes no bit; torch 2.13 refuses zero when training.
+VANISHING_EPS = torch.finfo(torch.float32).tiny
+
 
 def argument(node: fx.Node, index: int, name: str, default: object = None) -> Any:
     """Return an argument of a call, given by position or by name."""
@@ -79,7 +82,7 @@ def batch_norm(walk: Walk, node: fx.Node) -> Wire | None:
     """BatchNorm undoes a scale of its input, and makes new units with its gain and bias.
 
     With running statistics the mean moves by τ and ``var + eps`` by τ². With those of the batch,
-    ``eps`` cannot move, so only ``eps = 0`` is exact.
+    ``eps`` cannot move, so only a vanishing ``eps`` is exact.
     """
     x, module = walk.wire(argument(node, 0, "input")), walk.module(node)
     if not isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -99,21 +102,19 @@ def batch_norm(walk: Walk, node: fx.Node) -> Wire | None:
             if gain is None:
                 walk.stop(x, node, "a sign passes through to units without a gain")
             walk.attach(x, node, gain, Slot("", 0, -1, x.block))
-        elif batch_statistics and module.eps:
+        elif batch_statistics and module.eps > VANISHING_EPS:
             walk.stop(
                 x,
                 node,
                 f"with statistics of the batch, eps={module.eps:g} makes a scaling inexact; "
-                "use eval() or eps=0",
+                f"use eval(), or an eps of at most {VANISHING_EPS:.2g}",
             )
         walk.attach(x, node, mean, Slot("", 0, 1, x.block))
         if var is not None:
             eps = float(torch.tensor(module.eps, dtype=var.dtype))
             walk.attach(x, node, var, Slot("", 0, 2, x.block, offset=eps))
-        inexact_in_training = walk.kind == "scale" and module.eps
-        note = (
-            f"eval mode only, {node.target} has eps={module.eps:g}" if inexact_in_training else ""
-        )
+        inexact_in_training = walk.kind == "scale" and module.eps > VANISHING_EPS
+        note = f"eval mode only: eps={module.eps:g}" if inexact_in_training else ""
         walk.read_by(x, node, note)
     return _make(walk, node, gain, bias, rows=0, dim=1)
 

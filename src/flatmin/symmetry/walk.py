@@ -1,6 +1,6 @@
 """Follow classes of units through a traced network: who makes, reads and stops them."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from flatmin.symmetry.groups import Group, Stop
 from flatmin.symmetry.slots import Slot
+from flatmin.symmetry.trace import Trace
 
 Kind = Literal["scale", "permute", "flip"]
 
@@ -30,26 +31,17 @@ class Wire:
 
 
 class Walk:
-    """One pass over a graph for one kind of symmetry.
+    """One pass over a traced network for one kind of symmetry.
 
     Every class of units starts at a producer. Joining two classes (an addition) ties them; a stop
     withdraws the whole class. What was neither stopped nor left unread is a group.
     """
 
-    def __init__(
-        self,
-        kind: Kind,
-        graph: fx.Graph,
-        model: nn.Module,
-        shapes: Mapping[str, tuple[int, ...]],
-        shared: Collection[str],
-    ):
+    def __init__(self, kind: Kind, traced: Trace):
         self.kind = kind
-        self.model = model
-        self._shapes = shapes
-        self._names = _canonical_names(model)
-        self._uses = _count_uses(graph, model)
-        self._shared = shared
+        self.module = traced.module
+        self.tensor = traced.tensor
+        self._traced = traced
         self._wires: dict[fx.Node, Wire | None] = {}
         self._parents: list[int] = []
         self._sizes: list[int] = []
@@ -61,17 +53,13 @@ class Walk:
 
     # Reading the graph.
 
-    def module(self, node: fx.Node) -> nn.Module | None:
-        """Return the layer that a node calls, if it calls one."""
-        return self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
-
     def shape(self, node: object) -> tuple[int, ...]:
         """Return the shape of what a node computes; empty if that is no tensor."""
-        return self._shapes.get(node.name, ()) if isinstance(node, fx.Node) else ()
+        return self._traced.shapes.get(node.name, ()) if isinstance(node, fx.Node) else ()
 
     def is_tensor(self, node: fx.Node) -> bool:
         """Tell whether a node computes a tensor."""
-        return node.name in self._shapes
+        return node.name in self._traced.shapes
 
     def wire(self, argument: object) -> Wire | None:
         """Return what an argument of a node carries."""
@@ -85,13 +73,6 @@ class Walk:
         """Return the number of units of a wire."""
         return self._sizes[wire.units]
 
-    def tensor(self, argument: object) -> Tensor | None:
-        """Return the parameter or buffer that an argument reads, if it reads one directly."""
-        if isinstance(argument, fx.Node) and argument.op == "get_attr":
-            value = _attribute(self.model, str(argument.target))
-            return value if isinstance(value, Tensor) else None
-        return None
-
     # What rules do.
 
     def start(self, node: fx.Node, size: int, dim: int) -> Wire:
@@ -101,10 +82,6 @@ class Walk:
         wire = Wire(len(self._parents) - 1, dim)
         self._producers.append((wire.units, layer_name(node)))
         return wire
-
-    def made_by(self, wire: Wire, node: fx.Node) -> None:
-        """Name ``node`` as a further layer that makes the units."""
-        self._producers.append((wire.units, layer_name(node)))
 
     def read_by(self, wire: Wire, node: fx.Node, note: str = "") -> None:
         """Name ``node`` as a layer that reads the units."""
@@ -116,10 +93,10 @@ class Walk:
         """Make part of a tensor move with the units; ``slot.name`` is filled in here."""
         if tensor is None:
             return
-        name = self._names.get(id(tensor))
+        name = self._traced.names.get(id(tensor))
         if name is None:
             self.stop(wire, node, "its weight is computed, not a parameter")
-        elif self._uses[id(tensor)] > 1 or name in self._shared:
+        elif name in self._traced.tied:
             self.stop(wire, node, f"{name!r} is used more than once (tied weights)")
         else:
             self._slots.append((wire.units, replace(slot, name=name)))
@@ -143,13 +120,26 @@ class Walk:
 
     # The pass, and what it found.
 
-    def run(self, graph: fx.Graph, rule_of: Callable[[fx.Node, nn.Module | None], Rule]) -> None:
+    def run(self, rule_of: Callable[[fx.Node, nn.Module | None], Rule]) -> None:
         """Visit every node in order."""
-        for node in graph.nodes:
+        for node in self._traced.graph.nodes:
             self._wires[node] = rule_of(node, self.module(node))(self, node)
-        if self.model._forward_hooks or self.model._forward_pre_hooks:
+            if self.is_tensor(node):
+                self._stop_lost(node)
+        model = self._traced.model
+        if model._forward_hooks or model._forward_pre_hooks:
             for units in range(len(self._parents)):
                 self._stops.append((units, "model", "has forward hooks, which may change anything"))
+
+    def _stop_lost(self, node: fx.Node) -> None:
+        # What a rule neither passes on nor has read is not proven, whatever the rule forgot.
+        result, layer = self._wires[node], layer_name(node)
+        kept = {self._root(u) for u, reader in self._consumers if reader == layer}
+        kept |= {self._root(result.units)} if result is not None else set()
+        for source in node.all_input_nodes:
+            wire = self.wire(source)
+            if wire and self._root(wire.units) not in kept and not self.is_stopped(wire):
+                self.stop(wire, node, "does not pass its units on")
 
     def groups(self) -> tuple[Group, ...]:
         """Return the classes that were neither stopped nor left unread, first made first."""
@@ -191,30 +181,3 @@ def layer_name(node: fx.Node) -> str:
         return "output"
     inside = list((node.meta.get("nn_module_stack") or {"": ""}).keys())[-1]
     return f"{inside}: {node.name}" if inside else node.name
-
-
-def _attribute(model: nn.Module, path: str) -> object:
-    value: object = model
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _canonical_names(model: nn.Module) -> dict[int, str]:
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return {id(tensor): name for name, tensor in named}
-
-
-def _count_uses(graph: fx.Graph, model: nn.Module) -> dict[int, int]:
-    uses: dict[int, int] = {}
-    for node in graph.nodes:
-        tensors: list[Tensor] = []
-        if node.op == "call_module":
-            module = model.get_submodule(node.target)
-            tensors = [*module.parameters(), *module.buffers()]
-        elif node.op == "get_attr":
-            value = _attribute(model, node.target)
-            tensors = [value] * len(node.users) if isinstance(value, Tensor) else []
-        for tensor in tensors:
-            uses[id(tensor)] = uses.get(id(tensor), 0) + 1
-    return uses
