@@ -7,6 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,9 +59,7 @@ class Perturbed(Optimizer, ABC):
         self.fused = fused
         self.model = model
         self._group_defaults = group_defaults
-        self._open = False
-        self._climbed = False
-        self._failure: str | None = None
+        self._visit = _Visit()
         self._adopt(base)
         self._complete_groups()
 
@@ -108,28 +107,29 @@ class Perturbed(Optimizer, ABC):
         Source:
             Foret et al. 2021, arXiv:2010.01412, algorithm 1.
         """
-        if self._open:
+        visit = self._visit
+        if visit.open:
             raise RuntimeError(
                 "perturbed() was entered inside itself; leave the first block before the next."
             )
-        self._open, self._climbed, self._failure = True, True, None
+        visit.open, visit.climbed, visit.failure = True, True, None
         saved: list[tuple[list[Tensor], list[Tensor]]] = []
         try:
             with self._replay.second_pass() if self._replay else nullcontext():
                 with torch.no_grad():
                     self._climb(saved)
                 self.base.zero_grad(set_to_none=True)
-                yield
+                with self._spoiled_gradients() if visit.failure else nullcontext():
+                    yield
         except BaseException:
             # Half a gradient must not become a step.
             self.base.zero_grad(set_to_none=True)
+            visit.climbed, visit.failure = False, None
             raise
         finally:
+            visit.open = False
             with torch.no_grad():
                 restore(saved)
-            self._open = False
-        if self._failure:
-            self._spoil_gradients()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the weights with the base optimizer.
@@ -146,7 +146,7 @@ class Perturbed(Optimizer, ABC):
         Raises:
             RuntimeError: If called inside ``perturbed()``.
         """
-        if self._open:
+        if self._visit.open:
             raise RuntimeError(
                 "step() was called inside perturbed(), where the weights are not the model's own; "
                 "leave the block first."
@@ -157,7 +157,8 @@ class Perturbed(Optimizer, ABC):
                 loss = closure()
                 with self.perturbed():
                     closure()
-        if self._climbed and (reason := self._failure or self._second_failure()):
+        visit = self._visit
+        if visit.climbed and (reason := visit.failure or self._second_failure()):
             warnings.warn(
                 f"{type(self).__name__} skipped a step: {reason}. The weights are unchanged.",
                 RuntimeWarning,
@@ -165,7 +166,7 @@ class Perturbed(Optimizer, ABC):
             )
         else:
             self.base.step()
-        self._climbed, self._failure = False, None
+        visit.climbed, visit.failure = False, None
         if self._replay:
             self._replay.forget()
         return loss
@@ -177,8 +178,10 @@ class Perturbed(Optimizer, ABC):
             set_to_none: Whether to drop them (default) or to fill them with zeros.
         """
         self.base.zero_grad(set_to_none)
-        if self._replay and not self._open:
-            self._replay.forget()
+        if not self._visit.open:
+            self._visit.climbed, self._visit.failure = False, None
+            if self._replay:
+                self._replay.forget()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer.
@@ -289,10 +292,9 @@ class Perturbed(Optimizer, ABC):
         pieces = self._pieces()
         if not pieces:
             return
-        support = joint_support(pieces)
-        finite = math.isfinite(support.item())
-        if not _sharded.agree(finite, self.model):
-            self._failure = "the gradient at the weights was not finite"
+        support = joint_support(pieces).cpu()
+        if not _sharded.agree(math.isfinite(support.item()), self.param_groups):
+            self._visit.failure = "the gradient at the weights was not finite"
             return
         climb(pieces, support, saved, fused=self.fused)
 
@@ -304,13 +306,38 @@ class Perturbed(Optimizer, ABC):
     def _second_failure(self) -> str | None:
         """Why the gradients that the body made cannot be used."""
         grads = self._grads()
-        largest = [norm.float() for norm in torch._foreach_norm(grads, math.inf)]
+        largest = [norm.float() for norm in torch._foreach_norm(grads, math.inf)] if grads else []
         finite = not largest or math.isfinite(tree.combine(largest, math.inf).item())
-        if _sharded.agree(finite, groups=self.param_groups):
+        if _sharded.agree(finite, self.param_groups):
             return None
         return "the gradient at the perturbed point was not finite"
 
-    def _spoil_gradients(self) -> None:
-        """Make the failure visible to ``GradScaler``, which looks at the gradients alone."""
-        for grad in self._grads()[:1]:
-            grad.detach().view(-1)[:1].fill_(math.nan)
+    @contextmanager
+    def _spoiled_gradients(self) -> Iterator[None]:
+        """Let no gradient of the body be finite, so that all who look at gradients notice.
+
+        Replicas notice because theirs are averaged with ours, ``GradScaler`` because it looks.
+        """
+        params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+        hooks = [p.register_hook(lambda grad: grad * math.nan) for p in params]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            # Gradients that the body did not get from autograd, as in sharded models.
+            for grad in self._grads()[:1]:
+                grad.detach().fill_(math.nan)
+
+
+@dataclass(slots=True)
+class _Visit:
+    """How far the visit to the perturbed point is.
+
+    One shared object rather than attributes: frameworks wrap optimizers in objects that read
+    through to ours but keep what is assigned to themselves.
+    """
+
+    open: bool = False
+    climbed: bool = False
+    failure: str | None = None

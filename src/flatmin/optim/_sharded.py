@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Spread = tuple[Any, tuple[Any, ...]]
 """Device mesh and placements of a sharded tensor."""
@@ -51,26 +51,15 @@ def combine(norm: Tensor, spread: Spread | None, order: float) -> Tensor:
     return whole if math.isinf(order) else (whole ** (1.0 / order)).to(norm.dtype)
 
 
-def agree(
-    flag: bool, model: nn.Module | None = None, groups: Iterable[dict[str, Any]] = ()
-) -> bool:
-    """Whether the flag is true on every process that shares the model.
-
-    Replicas of a ``DistributedDataParallel`` model share by its process group, sharded parameters
-    by their mesh. A decision taken by one process alone would let the replicas drift apart.
-    """
+def agree(flag: bool, groups: Iterable[dict[str, Any]]) -> bool:
+    """Whether the flag is true on every process that holds a part of the parameters."""
     if not _distributed():
         return flag
-    from torch.nn.parallel import DistributedDataParallel
-
-    teams = []
-    if isinstance(model, DistributedDataParallel):
-        teams.append((model.process_group, model.device))
     meshes = {s[0] for group in groups for p in group["params"] if (s := spread(p))}
     for mesh in sorted(meshes, key=lambda m: m.mesh.flatten().tolist()):
-        teams += [(mesh.get_group(d), torch.device(mesh.device_type)) for d in range(mesh.ndim)]
-    for team, device in teams:
-        vote = torch.tensor(float(flag), device=device)
-        torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MIN, group=team)
-        flag = bool(vote.item())
+        for dim in range(mesh.ndim):
+            vote = torch.tensor(float(flag), device=mesh.device_type)
+            team = mesh.get_group(dim)
+            torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MIN, group=team)
+            flag = bool(vote.item())
     return flag
