@@ -121,6 +121,6 @@ def same(one: Any, other: Any) -> bool:
 
 
 def build(variant: str, base: str, module: nn.Module, **options: Any) -> Any:
-    """An optimizer over named parameters; lr and eps go to the base, other options to the variant."""
+    """An optimizer over named parameters; lr and eps go to the base, the rest to the variant."""
     of_base = {key: options.pop(key) for key in ("lr", "eps") if key in options}
     return VARIANTS[variant](BASES[base](module.named_parameters(), **of_base), **options)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-import flatmin.optim._perturbed as wrapper
 from cases import PAIRS, VARIANTS, Careless, Zoo, assert_same_bits, bits, build
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -267,46 +267,44 @@ def test_the_body_runs_elsewhere() -> None:
     assert length.item() == pytest.approx(0.05, rel=1e-5)
 
 
-@pytest.mark.parametrize("moment", ["climbing", "restoring"])
-def test_an_interrupt_while_weights_are_written(
-    monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+class InterruptAfter(TorchDispatchMode):
+    """Interrupt once, after the n-th operation on tensors."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.left = n
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return result
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_interrupt_at_any_moment(variant: str) -> None:
+    """While the weights are written and while they are put back, as well as in the body."""
     zoo = Zoo()
-    optimizer = build("SAM", "SGD", zoo, lr=0.0)
-    before = bits(zoo)
-    copy, add = torch._foreach_copy_, torch._foreach_add_
-    armed = True
-
-    def interrupted(function: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> None:
-            nonlocal armed
-            function(*args, **kwargs)
-            if armed:
-                armed = False
-                raise KeyboardInterrupt
-
-        return call
-
+    optimizer = build(variant, "SGD", zoo, lr=0.0)
+    before, around = bits(zoo), zoo.buffer.clone()
     backward(zoo)
-    if moment == "climbing":
-        monkeypatch.setattr(torch, "_foreach_add_", interrupted(add))
-        with pytest.raises(KeyboardInterrupt), optimizer.perturbed():
-            backward(zoo)
-    else:
-        with pytest.raises(KeyboardInterrupt), optimizer.perturbed():
-            backward(zoo)
-            monkeypatch.setattr(torch, "_foreach_copy_", interrupted(copy))
-    assert not armed
-    assert_same_bits(before, zoo)
-    monkeypatch.undo()
-    ordinary(optimizer, zoo)  # it is usable again
-    assert_same_bits(before, zoo)
-
-
-def test_restore_is_what_the_wrapper_calls() -> None:
-    """The tests above patch operations; this holds that they patch the right ones."""
-    assert wrapper.restore.__module__ == "flatmin.optim._climb"
-    assert {"_foreach_copy_"} <= set(wrapper.restore.__code__.co_names)
+    grads = [p.grad for p in zoo.parameters()]
+    n, fired = 0, True
+    while fired:
+        n += 1
+        for p, grad in zip(zoo.parameters(), grads, strict=True):
+            p.grad = grad
+        fired = False
+        try:
+            with InterruptAfter(n), optimizer.perturbed():
+                zoo.scalar.grad = torch.ones(())
+        except KeyboardInterrupt:
+            fired = True
+        assert_same_bits(before, zoo)
+        assert torch.equal(zoo.buffer, around)
+    assert n > 5
+    ordinary(optimizer, zoo)
 
 
 def test_large_tensors_in_pieces_and_strided_ones() -> None:
