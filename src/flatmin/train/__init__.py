@@ -1,0 +1,32 @@
+"""Training that can be interrupted anywhere and continued with the same bits."""
+
+from flatmin.train.checkpoint import (
+    CheckpointError,
+    checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
+from flatmin.train.config import TrainConfig
+from flatmin.train.evaluate import evaluate
+from flatmin.train.history import Epoch
+from flatmin.train.log import read_log
+from flatmin.train.loop import Trained, train
+from flatmin.train.stops import Diverged, Interrupted, OutOfMemory
+
+__all__ = [
+    "CheckpointError",
+    "Diverged",
+    "Epoch",
+    "Interrupted",
+    "OutOfMemory",
+    "TrainConfig",
+    "Trained",
+    "checkpoints",
+    "evaluate",
+    "load_checkpoint",
+    "newest_checkpoint",
+    "read_log",
+    "save_checkpoint",
+    "train",
+]

@@ -1,0 +1,180 @@
+"""Checkpoints that are whole or not there, and are refused when they are not what was written.
+
+A file appears under its name only when all of it is on the disk, and the name holds a digest of the
+contents: ``step-000001200-5f3a…c1.pt``. It is read with ``weights_only=True``, so it can run no
+code, whoever made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_NAME = re.compile(r"step-(\d{9,})-([0-9a-f]{16})\.pt")
+_UNFINISHED = ".unfinished.pt"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints of a folder, the newest first; whether they are sound is not asked.
+
+    Args:
+        folder: Where a run writes; need not exist.
+
+    Returns:
+        Their paths.
+
+    Example:
+        >>> checkpoints(Path("no such folder"))
+        []
+    """
+    found = [path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (_step(path), path.name), reverse=True)
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int = 2) -> Path:
+    """Write a checkpoint, then remove all but the newest.
+
+    Args:
+        folder: Where to write; must exist.
+        step: Steps taken: the place of the checkpoint among the others.
+        state: Tensors, numbers, strings, None, and lists, tuples and dictionaries of them.
+        keep: Checkpoints that stay, this one included.
+
+    Returns:
+        The path of the checkpoint.
+
+    Raises:
+        CheckpointError: If the disk is full or not writable; what was there is intact.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for step in (1, 2, 3):
+        ...         path = save_checkpoint(Path(folder), step, {"weight": torch.ones(2)}, keep=2)
+        ...     kept = [path.name[:14] for path in checkpoints(Path(folder))]
+        >>> kept
+        ['step-000000003', 'step-000000002']
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    contents = buffer.getbuffer()
+    path = folder / f"step-{step:09d}-{_digest(contents)}.pt"
+    unfinished = folder / _UNFINISHED
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        _flush_folder(folder)
+        for old in checkpoints(folder)[keep:]:
+            old.unlink()
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        last = next(iter(checkpoints(folder)), None)
+        rest = f"{last.name} is intact" if last else "there is no earlier one"
+        raise CheckpointError(
+            f"The checkpoint of step {step} cannot be written to {folder} ({error.strerror}); "
+            f"{rest}: make room or fix the folder, and resume."
+        ) from error
+    return path
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, if it is what was written.
+
+    Args:
+        path: The file, under the name that it was given.
+
+    Returns:
+        The state that was saved, on the CPU.
+
+    Raises:
+        CheckpointError: If the file is truncated, altered, renamed, or holds anything but data.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save_checkpoint(Path(folder), 1, {"weight": torch.ones(2)})
+        ...     load_checkpoint(path)
+        {'weight': tensor([1., 1.])}
+    """
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise CheckpointError(f"{path} is not named as a checkpoint: step-<number>-<digest>.pt.")
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
+    if _digest(contents) != match[2]:
+        raise CheckpointError(f"{path} is truncated or altered: its digest is not {match[2]}.")
+    try:
+        state = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values, or is no checkpoint: it is refused."
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(state).__name__}.")
+    return state
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Read the newest checkpoint that is what was written, and warn of newer ones that are not.
+
+    Args:
+        folder: Where a run writes.
+
+    Returns:
+        Path and state; None where there is no checkpoint at all.
+
+    Raises:
+        CheckpointError: If there are checkpoints, and none is sound.
+
+    Example:
+        >>> newest_checkpoint(Path("no such folder")) is None
+        True
+    """
+    found = checkpoints(folder)
+    for path in found:
+        try:
+            return path, load_checkpoint(path)
+        except CheckpointError as error:
+            warnings.warn(f"{error} The one before it is tried.", RuntimeWarning, stacklevel=2)
+    if found:
+        raise CheckpointError(
+            f"None of the {len(found)} checkpoints in {folder} is sound; start again in another "
+            "folder."
+        )
+    return None
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1
+
+
+def _digest(contents: bytes | memoryview) -> str:
+    return hashlib.sha256(contents).hexdigest()[:16]
+
+
+def _flush_folder(folder: Path) -> None:
+    """Put the new name itself on the disk, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

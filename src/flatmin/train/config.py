@@ -1,0 +1,148 @@
+"""What a training run is: every choice that its numbers depend on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from flatmin.train.networks import build_network
+from flatmin.train.optimizers import build_optimizer
+
+SCHEDULES = ("none", "cosine", "cosine-by-epoch")
+PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """What is trained, on which batches, and how.
+
+    Two runs with the same configuration, data, device, number of threads and number of processes
+    end with the same bits. The start and the batches depend on ``seed``, ``model`` and the data
+    alone, so runs that differ in the optimizer are paired.
+
+    Attributes:
+        model: ``cnn``, the report's small network; ``wrn-D-W``, a WideResNet of depth D and width
+            W; or ``own``, the network that is handed to ``train``.
+        epochs: Passes over the training set.
+        batch_size: Images per step, over all processes and accumulated pieces together.
+        optimizer: Name of a class of ``torch.optim``, in any case: ``sgd``, ``adam``, ``adamw``.
+        lr: Its peak learning rate.
+        options: Its other arguments, such as ``{"momentum": 0.9, "weight_decay": 5e-4}``.
+        minimizer: ``none``, or an optimizer of flatmin to wrap around it: ``sam``, ``asam``.
+        rho: Radius of the ball; None for the minimizer's default.
+        eta: Added to ``|w|``, in parameter units; None for the minimizer's default.
+        biases: Whether biases are scaled too; None for the minimizer's default.
+        p: Order of the norm; None for the minimizer's default.
+        schedule: ``none``; ``cosine`` from the peak to zero, step by step; ``cosine-by-epoch``,
+            the same with one value for a whole epoch.
+        warmup: Epochs in which the learning rate first rises linearly.
+        label_smoothing: Part of the target spread evenly over the classes, in [0, 1).
+        precision: ``fp32``; ``bf16`` or ``fp16`` (autocast, weights in fp32, fp16 with a loss
+            scale); ``fp64``.
+        channels_last: Whether images and weights lie channel by channel in memory: faster
+            convolutions.
+        accumulation: Pieces into which each batch is cut to save memory. The gradient is the same;
+            only BatchNorm sees smaller batches.
+        compile: Whether to compile the network with ``torch.compile``.
+        crop_padding: Black pixels around an image before a random window is cut out; 0 for none.
+        flip: Whether to mirror images at random. Not for digits.
+        drop_last: Whether to leave out a smaller last batch.
+        validation: Images of the training set that are held out, to choose hyperparameters by; the
+            same ones whatever the seed.
+        evaluate_train: Training images, always the same, on which loss and accuracy are evaluated
+            without augmentation, as on the test set.
+        evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
+        seed: Chooses the start and the batches.
+
+    Raises:
+        TypeError: If a value is of the wrong kind.
+        ValueError: If a value is out of range, or a name or option unknown.
+
+    Example:
+        >>> config = TrainConfig(model="wrn-10-1", minimizer="asam", rho=0.5, epochs=3)
+        >>> config.optimizer, config.lr
+        ('sgd', 0.1)
+        >>> TrainConfig(minimizer="sam", eta=0.1)
+        Traceback (most recent call last):
+        ValueError: The minimizer sam has no eta; leave it out or choose another minimizer.
+    """
+
+    model: str = "cnn"
+    epochs: int = 50
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    minimizer: str = "none"
+    rho: float | None = None
+    eta: float | None = None
+    biases: bool | None = None
+    p: float | None = None
+    schedule: str = "cosine"
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+    precision: str = "fp32"
+    channels_last: bool = False
+    accumulation: int = 1
+    compile: bool = False
+    crop_padding: int = 4
+    flip: bool = True
+    drop_last: bool = False
+    validation: int = 0
+    evaluate_train: int = 10_000
+    evaluate_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulation", "evaluate_every"):
+            _check_count(name, getattr(self, name), least=1)
+        for name in ("crop_padding", "validation", "evaluate_train", "seed"):
+            _check_count(name, getattr(self, name), least=0)
+        if self.accumulation > self.batch_size:
+            raise ValueError(
+                f"accumulation must be at most batch_size, {self.batch_size}, got "
+                f"{self.accumulation}: a piece needs an image."
+            )
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("precision", self.precision, PRECISIONS)
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}.")
+        if not 0.0 <= self.warmup <= self.epochs:
+            raise ValueError(
+                f"warmup must lie between 0 and epochs, {self.epochs}, got {self.warmup}."
+            )
+        if not (self.lr > 0.0 and math.isfinite(self.lr)):
+            raise ValueError(f"lr must be positive and finite, got {self.lr}.")
+        # What cannot be built is refused here, not hours later on another machine.
+        if self.model != "own":
+            with torch.device("meta"):
+                build_network(self.model, classes=1, channels=1)
+        with torch.device("cpu"):
+            build_optimizer(self, nn.Linear(1, 1))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of weights and images."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """Floating type that autocast computes in, if it is used."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+
+
+def _check_count(name: str, value: Any, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")

@@ -1,0 +1,185 @@
+"""The processes that train together: one, or as many as torchrun started.
+
+The only file of training that knows ``torch.distributed``. A team of one does nothing special, so
+the loop is written once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+Result = TypeVar("Result")
+
+PARALLEL = ("ddp", "fsdp")
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """This process among those that train together.
+
+    Attributes:
+        rank: Number of this process, from 0; rank 0 writes.
+        size: Number of processes.
+        device: Where this process computes.
+
+    Example:
+        >>> Team().sum(torch.tensor(3.0)).item(), Team().any(False)
+        (3.0, False)
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's part of the rows of a batch."""
+        return rows if self.size == 1 else rows.tensor_split(self.size)[self.rank]
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum over all processes."""
+        if self.size == 1:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is true on any process."""
+        # On the CPU, so that asking in every step does not wait for an accelerator.
+        return bool(self.sum(torch.tensor(float(flag))).item()) if self.size > 1 else flag
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def first(self, action: Callable[[], Result]) -> Result:
+        """Do something on rank 0 alone; every process gets its result, or its error."""
+        if self.size == 1:
+            return action()
+        outcome: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                outcome[0] = action()
+            except Exception as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: Result = outcome[0]
+        return result
+
+    def wrap(self, model: nn.Module, parallel: str) -> nn.Module:
+        """Replicate the model over the processes (``ddp``) or spread it over them (``fsdp``)."""
+        if self.size == 1:
+            return model
+        if parallel == "ddp":
+            # Buffers do not enter the training pass; ``align`` makes them equal where it matters.
+            return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        for child in model.children():
+            if any(True for _ in child.parameters()):
+                fully_shard(child, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model
+
+    @contextmanager
+    def exchange(self, model: nn.Module, wanted: bool) -> Iterator[None]:
+        """Exchange gradients in the backward passes inside, or only add them up here."""
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            with nullcontext() if wanted else model.no_sync():
+                yield
+        else:
+            if self.size > 1:
+                model.set_requires_gradient_sync(wanted)  # type: ignore[operator]
+            yield
+
+    def align(self, model: nn.Module) -> None:
+        """Give every process the buffers (BatchNorm statistics) of rank 0."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+@contextmanager
+def join(device: str) -> Iterator[Team]:
+    """Meet the processes that torchrun started, if it did, and part again at the end.
+
+    Args:
+        device: ``cpu`` or ``cuda``; under torchrun each process takes the accelerator of its
+            local rank. A process group that is already there is used and left alone.
+
+    Yields:
+        The team; one process alone without torchrun.
+
+    Raises:
+        ValueError: If the device is not there.
+
+    Example:
+        >>> with join("cpu") as team:
+        ...     team.rank, team.size
+        (0, 1)
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1")) if dist.is_torchelastic_launched() else 1
+    found = dist.is_available() and dist.is_initialized()
+    home = torch.device(device)
+    if home.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError("device is cuda, but this machine offers none; use device=cpu.")
+        if found or size > 1:
+            home = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(home)
+    if found:
+        yield Team(dist.get_rank(), dist.get_world_size(), home)
+    elif size == 1:
+        yield Team(device=home)
+    else:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if home.type == "cuda" else "gloo")
+        try:
+            yield Team(dist.get_rank(), dist.get_world_size(), home)
+        finally:
+            dist.destroy_process_group()
+
+
+def gathered(tree: Any) -> Any:
+    """Copy nested dictionaries and lists of tensors to the CPU, spread tensors made whole."""
+    if isinstance(tree, dict):
+        return {key: gathered(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(gathered(value) for value in tree)
+    if not isinstance(tree, Tensor):
+        return tree
+    whole = tree.full_tensor() if _is_spread(tree) else tree  # type: ignore[attr-defined]
+    return whole.detach().cpu()
+
+
+def spread_like(value: Tensor, own: Tensor) -> Tensor:
+    """Spread a whole tensor over the processes as ``own`` is; an ordinary one stays whole."""
+    if not _is_spread(own):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    value = value.to(own.device)
+    return distribute_tensor(value, own.device_mesh, own.placements)  # type: ignore[attr-defined]
+
+
+def _is_spread(tensor: Tensor) -> bool:
+    if not (dist.is_available() and dist.is_initialized()):
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)

@@ -1,0 +1,103 @@
+"""What a checkpoint must agree on with the run that continues it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flatmin.data import ImageSet
+from flatmin.train.checkpoint import CheckpointError
+from flatmin.train.config import TrainConfig
+
+# Raised whenever older checkpoints can no longer be continued bit for bit.
+FORMAT = 1
+
+
+def fingerprint(
+    config: TrainConfig, data: tuple[ImageSet, ImageSet], network: nn.Module, processes: int
+) -> dict[str, Any]:
+    """Describe a run by plain values.
+
+    Args:
+        config: The configuration.
+        data: Training and test set.
+        network: The bare network, before it is spread over processes.
+        processes: How many train together.
+
+    Returns:
+        A dictionary that goes into every checkpoint of the run.
+    """
+    return {
+        "format": FORMAT,
+        "torch": torch.__version__,
+        "config": plain(config),
+        "network": {name: list(value.shape) for name, value in network.state_dict().items()},
+        "classes": list(data[0].classes),
+        "data": [part.fingerprint() for part in data],
+        "processes": processes,
+    }
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain values, as in a log or checkpoint."""
+    values = dataclasses.asdict(config)
+    return {**values, "options": dict(values["options"])}
+
+
+def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint that another run wrote.
+
+    Args:
+        saved: Fingerprint in the checkpoint.
+        own: Fingerprint of this run.
+        path: The checkpoint, for the message.
+
+    Raises:
+        CheckpointError: Naming what differs, and the remedy.
+    """
+    if not isinstance(saved, dict) or saved.get("format") != own["format"]:
+        version = saved.get("format") if isinstance(saved, dict) else None
+        raise CheckpointError(
+            f"{path} has format {version}, and this version of flatmin reads {own['format']}; "
+            "resume with the version that wrote it, or start in another folder."
+        )
+    was, now = saved["config"], own["config"]
+    differing = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    if differing:
+        list_of = ", ".join(
+            f"{name} was {was.get(name)!r} and is {now.get(name)!r}" for name in differing
+        )
+        raise CheckpointError(
+            f"{path} belongs to another run: {list_of}; resume with its configuration, or start "
+            "in another folder."
+        )
+    if saved["classes"] != own["classes"]:
+        raise CheckpointError(
+            f"{path} was trained on {len(saved['classes'])} classes ({_few(saved['classes'])}), "
+            f"and the data have {len(own['classes'])} ({_few(own['classes'])}); name the data set "
+            "it was trained on, or start in another folder."
+        )
+    if saved["network"] != own["network"]:
+        raise CheckpointError(
+            f"{path} holds a network with other parameters than this one; resume with the network "
+            "that it was trained from, or start in another folder."
+        )
+    if saved["data"] != own["data"]:
+        raise CheckpointError(
+            f"{path} was trained on other images than these; name the data set it was trained on, "
+            "or start in another folder."
+        )
+    if saved["processes"] != own["processes"]:
+        raise CheckpointError(
+            f"{path} was written by {saved['processes']} processes, and these are "
+            f"{own['processes']}; resume with --nproc-per-node {saved['processes']}, or start in "
+            "another folder."
+        )
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

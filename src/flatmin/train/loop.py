@@ -1,0 +1,202 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from flatmin.data import ImageSet
+from flatmin.train.config import TrainConfig
+from flatmin.train.distributed import PARALLEL, Team, join
+from flatmin.train.evaluate import evaluate
+from flatmin.train.fingerprint import fingerprint, plain
+from flatmin.train.folder import Folder
+from flatmin.train.history import Epoch
+from flatmin.train.log import Log
+from flatmin.train.networks import build_network
+from flatmin.train.parts import cut
+from flatmin.train.state import State
+from flatmin.train.stops import Stop, listening, told
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training gives.
+
+    Attributes:
+        history: One record for each epoch, from the first on, also after a resumption.
+        model: The trained network, in training mode.
+        checkpoint: The last checkpoint, if there is one.
+
+    Example:
+        >>> Trained(history=(), model=nn.Identity()).checkpoint is None
+        True
+    """
+
+    history: tuple[Epoch, ...]
+    model: nn.Module
+    checkpoint: Path | None = None
+
+
+def train(
+    config: TrainConfig,
+    data: tuple[ImageSet, ImageSet],
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    model: nn.Module | None = None,
+    device: str = "cpu",
+    parallel: str = "ddp",
+    save_every: int | None = None,
+    keep: int = 2,
+    log_every: int = 20,
+    tensorboard: bool = False,
+    progress: str | None = None,
+) -> Trained:
+    """Train a network, so that it can be interrupted anywhere and continued with the same bits.
+
+    Under torchrun all processes call this and train one network together. The random state of the
+    caller is put back. Ctrl-C and SIGTERM finish the step and save.
+
+    Args:
+        config: What is trained and how.
+        data: Training and test set. The test set is evaluated and never chosen by.
+        out: Folder for checkpoints and ``log.jsonl``; made if missing. None writes nothing.
+        resume: Whether to continue from the newest sound checkpoint in ``out``; a finished run
+            comes back at once, and an empty folder begins a new one.
+        model: The network to train, in place, for ``config.model == "own"``.
+        device: ``cpu`` or ``cuda``.
+        parallel: How several processes share the network: ``ddp`` or ``fsdp``.
+        save_every: Steps between checkpoints; None for the end of each epoch.
+        keep: Checkpoints that stay.
+        log_every: Steps between records of the running loss; a loss that is not finite is noticed
+            as often.
+        tensorboard: Whether to write for TensorBoard too.
+        progress: Name of a progress bar on stderr, where that is a terminal; None for none.
+
+    Returns:
+        History, network and last checkpoint.
+
+    Raises:
+        ValueError: If configuration, data and arguments do not fit together, or ``out`` already
+            holds a run and ``resume`` is false.
+        CheckpointError: If a checkpoint cannot be written, or belongs to another run.
+        Diverged: If the loss or a weight is not finite.
+        OutOfMemory: If the device has not enough memory.
+        Interrupted: After Ctrl-C or SIGTERM.
+
+    Example:
+        >>> from flatmin.data import load_digits
+        >>> small = [part.subset(torch.arange(256)) for part in load_digits()]
+        >>> config = TrainConfig(model="wrn-10-1", epochs=1, minimizer="asam", flip=False)
+        >>> run = train(config, (small[0], small[1]))
+        >>> run.history[0].step, run.history[0].gradients
+        (2, 4)
+    """
+    for name, value in (("save_every", save_every or 1), ("keep", keep), ("log_every", log_every)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    if parallel not in PARALLEL:
+        raise ValueError(f"parallel must be one of {', '.join(PARALLEL)}, got {parallel!r}.")
+    if (model is None) == (config.model == "own"):
+        raise ValueError(
+            f'model= and config.model="own" go together, but config.model is {config.model!r} and '
+            f"model is {'None' if model is None else 'given'}."
+        )
+    with listening() as stop, join(device) as team, _own_randomness(config, team):
+        parts = cut(config, data, team)
+        network = model if model is not None else _fresh(config, data[0])
+        folder = Folder(
+            Path(out) if out is not None else None,
+            lambda: fingerprint(config, data, network, team.size),
+            team,
+            keep,
+        )
+        saved = folder.find(resume)
+        leads = team.rank == 0
+        log = Log(
+            folder.path if leads else None,
+            tensorboard=tensorboard and leads,
+            progress=progress if leads else None,
+        )
+        with closing(log), told(log, config, folder.describe):
+            state = State(config, parts.pop("batches"), network, team, parallel)
+            if saved:
+                state.unpack(saved)
+                log.rewind(saved["log"])
+                log.write("resume", step=state.step, checkpoint=str(folder.last))
+            else:
+                log.write(
+                    "start",
+                    config=plain(config),
+                    data=[part.source for part in data],
+                    device=str(team.device),
+                    processes=team.size,
+                    threads=torch.get_num_threads(),
+                    versions={"python": platform.python_version(), "torch": torch.__version__},
+                )
+            _epochs(state, parts, folder, log, stop, save_every=save_every, log_every=log_every)
+    return Trained(tuple(state.history), network, folder.last)
+
+
+def _epochs(
+    state: State,
+    parts: dict[str, ImageSet],
+    folder: Folder,
+    log: Log,
+    stop: Stop,
+    *,
+    save_every: int | None,
+    log_every: int,
+) -> None:
+    """Go on to the last epoch."""
+    config, team = state.config, state.team
+    log.begin(state.images_done, state.images_in_all)
+    while state.epoch < config.epochs:
+        batches = state.rest_of_epoch()
+        while count := state.advance(batches):
+            log.count(count)
+            if state.step % log_every == 0:
+                log.step(state.step, loss=state.running_loss(), lr=state.lr)
+            halt = team.any(stop.signal is not None)
+            if halt or (save_every and state.step % save_every == 0):
+                state.running_loss()
+                folder.save(state, log.flush)
+            if halt:
+                raise stop.interruption(state.step)
+        state.running_loss()
+        last = state.epoch + 1 == config.epochs
+        evaluations: dict[str, float] = {}
+        if last or (state.epoch + 1) % config.evaluate_every == 0:
+            team.align(state.network)
+            for name, part in parts.items():
+                loss, accuracy = evaluate(state.model, part, config=config, team=team)
+                evaluations |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+        log.epoch(state.close_epoch(evaluations))
+        if save_every is None or last:
+            folder.save(state, log.flush)
+
+
+def _fresh(config: TrainConfig, train_set: ImageSet) -> nn.Module:
+    """A new network, from the seed alone."""
+    return build_network(
+        config.model, classes=len(train_set.classes), channels=train_set.images.shape[1]
+    )
+
+
+@contextmanager
+def _own_randomness(config: TrainConfig, team: Team) -> Iterator[None]:
+    """Seed torch and choose repeatable kernels inside; afterwards all is as it was."""
+    devices = [team.device] if team.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        torch.manual_seed(config.seed)
+        yield

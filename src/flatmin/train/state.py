@@ -1,0 +1,237 @@
+"""Everything that training changes, and the step that changes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flatmin._types import Batch
+from flatmin.data import Augment, Batches, ImageSet
+from flatmin.optim._perturbed import Perturbed
+from flatmin.train.config import TrainConfig
+from flatmin.train.distributed import Team, gathered, spread_like
+from flatmin.train.evaluate import forward
+from flatmin.train.history import Epoch
+from flatmin.train.optimizers import build_optimizer, learning_rate
+from flatmin.train.stops import Diverged
+
+_PLACE = ("epoch", "batch", "step", "gradients", "seen", "seconds")
+
+
+class State:
+    """A training run between two steps.
+
+    Args:
+        config: What is trained and how.
+        train_set: What it is trained on, on the team's device.
+        network: The network; moved to the device and trained.
+        team: The processes that train together.
+        parallel: How they share the network, ``ddp`` or ``fsdp``.
+
+    Attributes:
+        epoch: Epochs that are complete.
+        batch: Batches of the current epoch that were trained on.
+        step: Steps since the beginning.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train_set: ImageSet,
+        network: nn.Module,
+        team: Team,
+        parallel: str = "ddp",
+    ) -> None:
+        self.config, self.team = config, team
+        network.to(team.device, config.dtype).train()
+        if config.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
+        self.shared = team.wrap(network, parallel)
+        self.model = self.shared
+        if config.compile:
+            self.model = cast(nn.Module, torch.compile(self.shared))
+        self.optimizer = build_optimizer(config, network, self.model)
+        self.scaler = torch.amp.GradScaler(
+            team.device.type, enabled=config.autocast is torch.float16
+        )
+        self.generator = torch.Generator().manual_seed(config.seed)
+        augments = config.crop_padding > 0 or config.flip
+        self.batches = Batches(
+            train_set,
+            config.batch_size,
+            generator=self.generator,
+            augment=Augment(config.crop_padding, config.flip) if augments else None,
+            drop_last=config.drop_last,
+            dtype=config.dtype,
+        )
+        self.epoch = self.batch = self.step = self.gradients = 0
+        self.history: list[Epoch] = []
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self.batch, self.seen, self.seconds = 0, 0, 0.0
+        self.order = self.generator.get_state()
+        self.totals = torch.zeros(2, dtype=torch.float64, device=self.team.device)
+
+    def rest_of_epoch(self) -> Iterator[Batch]:
+        """The batches of the current epoch that are still to come."""
+        self.generator.set_state(self.order)
+        return self.batches.epoch(start=self.batch)
+
+    def advance(self, batches: Iterator[Batch]) -> int | None:
+        """Take one step on the next batch.
+
+        Returns:
+            The images in it, over all processes; None at the end of the epoch.
+        """
+        begin = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        lr = learning_rate(self.config, self.step, len(self.batches))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        images, labels = (self.team.share(part) for part in batch)
+        count = len(batch[1])
+        self.optimizer.zero_grad()
+        self.totals += self._gradient(images, labels, count)
+        if isinstance(self.optimizer, Perturbed):
+            with self.optimizer.perturbed():
+                self._gradient(images, labels, count)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        self.batch += 1
+        self.gradients += 2 if isinstance(self.optimizer, Perturbed) else 1
+        self.seen += count
+        self.seconds += time.perf_counter() - begin
+        return count
+
+    def _gradient(self, images: Tensor, labels: Tensor, count: int) -> Tensor:
+        """Add the gradient of the batch's mean loss; give summed loss and number of right ones."""
+        pieces = self.config.accumulation
+        parts = zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True)
+        totals = torch.zeros_like(self.totals)
+        for number, (inputs, targets) in enumerate(parts, start=1):
+            with self.team.exchange(self.shared, number == pieces):
+                logits = forward(self.model, inputs, self.config)
+                smoothing = self.config.label_smoothing
+                loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+                # The exchange takes the mean over processes; the sum is wanted.
+                share = loss * (self.team.size / count)
+                self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                totals[0] += loss
+                totals[1] += (logits.argmax(dim=1) == targets).sum()
+        return totals
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def images_in_all(self) -> int:
+        """Images of all epochs."""
+        return self.config.epochs * self._images_per_epoch()
+
+    @property
+    def images_done(self) -> int:
+        """Images trained on."""
+        return self.epoch * self._images_per_epoch() + self.seen
+
+    def _images_per_epoch(self) -> int:
+        most = len(self.batches) * self.config.batch_size
+        return min(most, len(self.batches.image_set))
+
+    def running_loss(self) -> float:
+        """Mean loss of this epoch's batches so far; ``Diverged`` if one was not finite."""
+        loss = self.team.sum(self.totals)[0].item() / max(self.seen, 1)
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"The loss was not finite by step {self.step} (epoch {self.epoch + 1}): try a "
+                "smaller lr or rho, or some warmup"
+            )
+        return loss
+
+    def close_epoch(self, evaluations: dict[str, float]) -> Epoch:
+        """End the epoch and report it."""
+        loss, correct = (self.team.sum(self.totals) / max(self.seen, 1)).tolist()
+        self.epoch += 1
+        record = Epoch(
+            epoch=self.epoch,
+            step=self.step,
+            gradients=self.gradients,
+            lr=self.lr,
+            running_loss=loss,
+            running_accuracy=correct,
+            seconds=self.seconds,
+            **evaluations,
+        )
+        self.history.append(record)
+        self._begin_epoch()
+        return record
+
+    def pack(self) -> dict[str, Any]:
+        """Everything that is needed to go on with the same bits, as plain values on the CPU."""
+        network = gathered(self.network.state_dict())
+        for name, value in network.items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise Diverged(f"The weights ({name}) are not finite after step {self.step}")
+        return {
+            "network": network,
+            "optimizer": gathered(self.optimizer.state_dict()),
+            "scaler": self.scaler.state_dict(),
+            "random": self.team.gather(_random_state(self.team.device)),
+            "order": self.order,
+            "place": {name: getattr(self, name) for name in _PLACE},
+            "totals": self.team.sum(self.totals).cpu(),
+            "history": [dataclasses.asdict(record) for record in self.history],
+        }
+
+    def unpack(self, saved: dict[str, Any]) -> None:
+        """Go back to what ``pack`` described."""
+        with torch.no_grad():
+            for name, own in self.network.state_dict().items():
+                own.copy_(spread_like(saved["network"][name], own))
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        moments = {
+            index: {
+                key: spread_like(value, params[index])
+                if isinstance(value, Tensor) and value.shape == params[index].shape
+                else value
+                for key, value in moment.items()
+            }
+            for index, moment in saved["optimizer"]["state"].items()
+        }
+        self.optimizer.load_state_dict({**saved["optimizer"], "state": moments})
+        self.scaler.load_state_dict(saved["scaler"])
+        self.order = saved["order"]
+        self.generator.set_state(self.order)
+        for name in _PLACE:
+            setattr(self, name, saved["place"][name])
+        # Summed over the processes when saved; so one of them holds it now.
+        self.totals.copy_(saved["totals"] if self.team.rank == 0 else torch.zeros(2))
+        self.history = [Epoch(**record) for record in saved["history"]]
+        _set_random_state(saved["random"][self.team.rank], self.team.device)
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
