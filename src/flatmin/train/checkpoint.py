@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
 import re
 import warnings
 from pathlib import Path
@@ -56,7 +55,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
         The path of the checkpoint.
 
     Raises:
-        CheckpointError: If the disk is full or not writable; what was there is intact.
+        CheckpointError: If the disk is full or not writable, or the state is not plain; what was
+            there is intact.
 
     Example:
         >>> import tempfile
@@ -69,6 +69,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
+    _unpack(buffer, f"The state of step {step}")  # what could not be read is not worth writing
     contents = buffer.getbuffer()
     path = folder / f"step-{step:09d}-{_digest(contents)}.pt"
     unfinished = folder / _UNFINISHED
@@ -120,15 +121,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
     if _digest(contents) != match[2]:
         raise CheckpointError(f"{path} is truncated or altered: its digest is not {match[2]}.")
-    try:
-        state = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain values, or is no checkpoint: it is refused."
-        ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(state).__name__}.")
-    return state
+    return _unpack(io.BytesIO(contents), str(path))
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -159,6 +152,20 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             "folder."
         )
     return None
+
+
+def _unpack(file: io.BytesIO, name: str) -> dict[str, Any]:
+    """Read a state without running any code that it might bring along."""
+    file.seek(0)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a stranger's file can fail in any way
+        raise CheckpointError(
+            f"{name} holds more than tensors and plain values, or is no checkpoint: it is refused."
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{name} is no checkpoint: it holds a {type(state).__name__}.")
+    return state
 
 
 def _step(path: Path) -> int:

@@ -33,7 +33,7 @@ def fingerprint(
     """
     return {
         "format": FORMAT,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "config": plain(config),
         "network": {name: list(value.shape) for name, value in network.state_dict().items()},
         "classes": list(data[0].classes),
