@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ def subplots(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def letter(axes: Sequence[Axes]) -> None:
+def letter(axes: Iterable[Axes]) -> None:
     """Put (a), (b), … before the titles."""
     for index, ax in enumerate(axes):
         ax.set_title(f"({chr(ord('a') + index)}) {ax.get_title(loc='left')}", loc="left")
