@@ -168,7 +168,7 @@ class Perturbed(Optimizer, ABC):
             self.base.step()
         visit.climbed, visit.failure = False, None
         if self._replay:
-            self._replay.forget()
+            self._replay.clear()
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
