@@ -16,6 +16,7 @@ VERBS = {
     "list": "the items of the report, with their claims",
     "run": "compute an item, or all of them",
     "report": "assemble the stored results into index.html and index.md",
+    "train": "train one network, on one device or under torchrun",
 }
 
 

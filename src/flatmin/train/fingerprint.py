@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from flatmin.data import ImageSet
-from flatmin.train.checkpoint import CheckpointError
 from flatmin.train.config import TrainConfig
 
 # Raised whenever older checkpoints can no longer be continued bit for bit.
@@ -57,11 +56,11 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
         path: The checkpoint, for the message.
 
     Raises:
-        CheckpointError: Naming what differs, and the remedy.
+        ValueError: Naming what differs, and the remedy.
     """
     if not isinstance(saved, dict) or saved.get("format") != own["format"]:
         version = saved.get("format") if isinstance(saved, dict) else None
-        raise CheckpointError(
+        raise ValueError(
             f"{path} has format {version}, and this version of flatmin reads {own['format']}; "
             "resume with the version that wrote it, or start in another folder."
         )
@@ -71,28 +70,28 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
         list_of = ", ".join(
             f"{name} was {was.get(name)!r} and is {now.get(name)!r}" for name in differing
         )
-        raise CheckpointError(
+        raise ValueError(
             f"{path} belongs to another run: {list_of}; resume with its configuration, or start "
             "in another folder."
         )
     if saved["classes"] != own["classes"]:
-        raise CheckpointError(
+        raise ValueError(
             f"{path} was trained on {len(saved['classes'])} classes ({_few(saved['classes'])}), "
             f"and the data have {len(own['classes'])} ({_few(own['classes'])}); name the data set "
             "it was trained on, or start in another folder."
         )
     if saved["network"] != own["network"]:
-        raise CheckpointError(
+        raise ValueError(
             f"{path} holds a network with other parameters than this one; resume with the network "
             "that it was trained from, or start in another folder."
         )
     if saved["data"] != own["data"]:
-        raise CheckpointError(
+        raise ValueError(
             f"{path} was trained on other images than these; name the data set it was trained on, "
             "or start in another folder."
         )
     if saved["processes"] != own["processes"]:
-        raise CheckpointError(
+        raise ValueError(
             f"{path} was written by {saved['processes']} processes, and these are "
             f"{own['processes']}; resume with --nproc-per-node {saved['processes']}, or start in "
             "another folder."

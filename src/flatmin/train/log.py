@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from flatmin.train.history import Epoch
 
@@ -49,7 +49,7 @@ class Log:
 
     Raises:
         ImportError: If TensorBoard is asked for and not installed.
-        ValueError: If TensorBoard is asked for without a folder.
+        ValueError: If TensorBoard is asked for without a folder, or another process writes here.
 
     Example:
         >>> import tempfile
@@ -65,6 +65,8 @@ class Log:
         self, folder: Path | None, *, tensorboard: bool = False, progress: str | None = None
     ) -> None:
         self._file = (folder / "log.jsonl").open("a", encoding="utf-8") if folder else None
+        if self._file:
+            _claim(self._file)
         self._board = _board(folder) if tensorboard else None
         self._progress = progress
         self._bar: Any = None
@@ -120,6 +122,24 @@ class Log:
         for thing in (self._bar, self._board, self._file):
             if thing is not None:
                 thing.close()
+
+
+def _claim(file: TextIO) -> None:
+    """Lock the log for as long as this process lives, so that no two runs share a folder."""
+    try:
+        import fcntl
+    except ImportError:  # no such lock on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ValueError(
+            f"Another process is training in {Path(file.name).parent}; wait for its end, or name "
+            "another folder."
+        ) from error
+    except OSError:
+        return  # a file system without locks
 
 
 def _plain(value: Any) -> Any:

@@ -84,9 +84,9 @@ def train(
         History, network and last checkpoint.
 
     Raises:
-        ValueError: If configuration, data and arguments do not fit together, or ``out`` already
-            holds a run and ``resume`` is false.
-        CheckpointError: If a checkpoint cannot be written, or belongs to another run.
+        ValueError: If configuration, data and arguments do not fit together, or ``out`` holds
+            another run, or this one and ``resume`` is false. Nothing is overwritten.
+        CheckpointError: If a checkpoint cannot be written, or none in ``out`` is sound.
         Diverged: If the loss or a weight is not finite.
         OutOfMemory: If the device has not enough memory.
         Interrupted: After Ctrl-C or SIGTERM.

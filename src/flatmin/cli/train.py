@@ -1,0 +1,145 @@
+"""``flatmin train``: train one network, on one device or under torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flatmin.data import ImageSet, load_cifar10, load_cifar100, load_digits
+from flatmin.experiments._options import configure
+from flatmin.train import (
+    CheckpointError,
+    Diverged,
+    Interrupted,
+    OutOfMemory,
+    TrainConfig,
+    Trained,
+    train,
+)
+from flatmin.train.distributed import PARALLEL
+
+CODES = """exit codes: 0 finished, 1 failed (memory, disk), 2 bad input, 3 the loss is not finite,
+130 stopped by Ctrl-C and 143 by SIGTERM, both after saving"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.epilog = CODES
+    parser.add_argument("--data", metavar="DIR", help="folder of CIFAR; without it, digits")
+    parser.add_argument(
+        "--dataset", choices=("cifar10", "cifar100"), default="cifar10", help="what is in DIR"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="name=value",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="any field of flatmin.train.TrainConfig; options.name=value for the optimizer's own",
+    )
+    parser.add_argument("--out", type=Path, help="folder for checkpoints and log (default: none)")
+    parser.add_argument("--resume", action="store_true", help="continue what is in that folder")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--parallel", choices=PARALLEL, default="ddp", help="how processes share the network"
+    )
+    parser.add_argument(
+        "--save-every", type=int, metavar="N", help="steps between checkpoints (an epoch)"
+    )
+    parser.add_argument("--keep", type=int, default=2, metavar="K", help="checkpoints that stay")
+    parser.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Train, and say how it ended."""
+    config, data = _prepare(arguments)
+    try:
+        run = train(
+            config,
+            data,
+            out=arguments.out,
+            resume=arguments.resume,
+            device=arguments.device,
+            parallel=arguments.parallel,
+            save_every=arguments.save_every,
+            keep=arguments.keep,
+            tensorboard=arguments.tensorboard,
+            progress=config.model,
+        )
+    except Interrupted as stop:
+        _say(str(stop))
+        return stop.code
+    except (Diverged, OutOfMemory, CheckpointError) as error:
+        _say(str(error), everywhere=isinstance(error, OutOfMemory))
+        return 3 if isinstance(error, Diverged) else 1
+    if _leads():
+        print(_summary(run))
+    return 0
+
+
+def _prepare(arguments: argparse.Namespace) -> tuple[TrainConfig, tuple[ImageSet, ImageSet]]:
+    texts, options = {}, {}
+    for pair in arguments.set:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise ValueError(f"--set takes name=value, got {pair!r}.")
+        if name.startswith("options."):
+            options[name.removeprefix("options.")] = _value(text)
+        elif name == "options":
+            raise ValueError("--set takes the optimizer's options one by one: options.name=value.")
+        else:
+            texts[name] = text
+    if arguments.data:
+        config = _configured(TrainConfig(), texts, options)
+        load = load_cifar100 if arguments.dataset == "cifar100" else load_cifar10
+        return config, load(arguments.data)
+    # A mirrored digit is none, and digits reach to the edge of their image.
+    config = _configured(TrainConfig(flip=False, crop_padding=0), texts, options)
+    size, channels = (32, 3) if config.model == "cnn" else (8, 1)
+    return config, load_digits(size=size, channels=channels)
+
+
+def _configured(base: TrainConfig, texts: dict[str, str], options: dict[str, Any]) -> TrainConfig:
+    """The names of optimizer and minimizer come first: their options are checked against them."""
+    if "optimizer" in texts:
+        base = configure(base, {"optimizer": texts["optimizer"]})
+    if options:
+        base = replace(base, options=options)
+    changed: TrainConfig = configure(base, texts)
+    return changed
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    try:
+        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _summary(run: Trained) -> str:
+    last = run.history[-1]
+    parts: Iterable[tuple[str, float | None]] = (
+        ("training", last.train_accuracy),
+        ("validation", last.validation_accuracy),
+        ("test", last.test_accuracy),
+    )
+    shown = ", ".join(f"{name} {value:.2%}" for name, value in parts if value is not None)
+    where = f"; {run.checkpoint}" if run.checkpoint else ""
+    return f"epoch {last.epoch}: accuracy {shown} ({last.gradients} gradients){where}"
+
+
+def _leads() -> bool:
+    """Whether this is the process that speaks for those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(sentence: str, *, everywhere: bool = False) -> None:
+    if everywhere or _leads():
+        print(f"flatmin: {sentence}", file=sys.stderr, flush=True)
