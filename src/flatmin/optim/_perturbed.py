@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -53,6 +54,12 @@ class Perturbed(Optimizer, ABC):
             raise TypeError(
                 f"base must be an instance of an ordinary torch optimizer, got {got}; write "
                 f"{type(self).__name__}(torch.optim.SGD(model.named_parameters(), lr=0.1))."
+            )
+        step = inspect.signature(type(base).step).parameters.get("closure")
+        if step is not None and step.default is step.empty:
+            raise TypeError(
+                f"{type(base).__name__} needs a closure of its own to step, which would run at the "
+                f"unperturbed weights; wrap an optimizer that steps with the gradients it is given."
             )
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
@@ -145,16 +152,17 @@ class Perturbed(Optimizer, ABC):
 
         Raises:
             RuntimeError: If called inside ``perturbed()``.
+            TypeError: If ``closure`` makes gradients and returns nothing.
         """
-        if self._visit.open:
-            raise RuntimeError(
-                "step() was called inside perturbed(), where the weights are not the model's own; "
-                "leave the block first."
-            )
+        self._refuse_inside("step")
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+                if loss is None and self._grads():
+                    raise TypeError(
+                        "the closure returned nothing; let it return the loss that it computed."
+                    )
                 with self.perturbed():
                     closure()
         visit = self._visit
@@ -201,16 +209,28 @@ class Perturbed(Optimizer, ABC):
 
         Returns:
             A dictionary that the base optimizer can load too.
+
+        Raises:
+            RuntimeError: If called inside ``perturbed()``.
         """
+        self._refuse_inside("state_dict")
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of a wrapper or of a bare base optimizer.
 
         Args:
-            state_dict: What ``state_dict`` of either gave.
+            state_dict: What ``state_dict`` of either gave. Where it says nothing about rho and the
+                like, each group keeps its own.
+
+        Raises:
+            RuntimeError: If called inside ``perturbed()``.
         """
+        self._refuse_inside("load_state_dict")
+        own = [{key: group[key] for key in self._group_defaults} for group in self.param_groups]
         self.base.load_state_dict(state_dict)
+        for group, settings in zip(self.param_groups, own, strict=True):
+            group.update({**settings, **group})
         self._complete_groups()
 
     @property
@@ -254,6 +274,13 @@ class Perturbed(Optimizer, ABC):
         for hooks in _HOOKS:
             setattr(self, hooks, getattr(base, hooks))
         self._replay = Replay(self.model) if self.model is not None else None
+
+    def _refuse_inside(self, method: str) -> None:
+        if self._visit.open:
+            raise RuntimeError(
+                f"{method}() was called inside perturbed(), where the weights are not the model's "
+                "own; leave the block first."
+            )
 
     def _complete_groups(self) -> None:
         """Fill in each group's own settings; a bad one is refused before it is used."""
