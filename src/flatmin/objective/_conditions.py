@@ -38,7 +38,7 @@ def measuring(devices: Collection[torch.device]) -> Iterator[None]:
 
 def _reduced_precision() -> list[Any]:
     # What may round float32 to TF32 or bfloat16 on the way through a product.
-    backends = torch.backends
+    backends: Any = torch.backends
     units = [backends.cuda.matmul, backends.cudnn]
     if hasattr(backends.cuda.matmul, "fp32_precision"):
         units = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]

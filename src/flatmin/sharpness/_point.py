@@ -1,0 +1,136 @@
+"""What every measure asks about its point: whether it can be measured, and what to be wary of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from flatmin._types import Params
+from flatmin.ball import Ball, Elementwise, Scale
+
+# The scale to measure with: exactly invariant when units are rescaled, biases included.
+INVARIANT = Elementwise(eta=0.0, biases=True)
+
+# A rise below this many roundings of the loss is mostly rounding.
+_ROUNDINGS = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point whose scale is known, and what has been noticed there."""
+
+    params: Params
+    scale: Scale
+    dead_fraction: float
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, condition: bool, sentence: str) -> None:
+        """Note a sentence once."""
+        if condition and sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def check_stationary(self, support: float) -> None:
+        """Note a vanishing first order; a measure built on it says nothing there."""
+        self.warn(
+            support == 0.0,
+            "the scaled gradient T g is zero at this point, so a first-order measure is zero "
+            "however sharp the loss may be; look at average_sharpness or hessian_trace.",
+        )
+
+    def check_rounding(self, rise: float, loss: float) -> None:
+        """Note a rise that the arithmetic cannot resolve."""
+        dtypes = {t.dtype for t in self.params.values()}
+        coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+        self.warn(
+            0.0 < abs(rise) < _ROUNDINGS * torch.finfo(coarsest).eps * abs(loss),
+            f"the rise {rise:.1e} is near the rounding of the loss in "
+            f"{str(coarsest).removeprefix('torch.')}; measure in float64, or with a larger rho.",
+        )
+
+    def check_finite(self, bad: int, total: int) -> None:
+        """Note trial points without a finite loss."""
+        self.warn(
+            bad > 0,
+            f"the loss was not finite at {bad} of {total} points of the ball, so the rise has no "
+            "bound that the value could show; use a smaller rho.",
+        )
+
+
+def survey(params: Params, scale: Scale) -> Point:
+    """Look at a point through a scale; refuse what no measure can use."""
+    if not params:
+        raise ValueError("params must name at least one tensor, got none.")
+    for name, t in params.items():
+        if not t.is_floating_point():
+            raise TypeError(f"params must be floating tensors, got {t.dtype} for {name!r}.")
+    reach = stretch(params, scale, {name: torch.ones_like(t) for name, t in params.items()})
+    dead = sum(int((t == 0).sum()) for t in reach.values())
+    point = Point(params, scale, dead / max(1, sum(t.numel() for t in params.values())))
+    point.warn(
+        dead > 0,
+        f"{dead} parameters ({point.dead_fraction:.2%}) are held still by the scale, which is zero "
+        "there, so the measure cannot see them; Elementwise(eta=...) moves them, at the price of "
+        "exact invariance.",
+    )
+    return point
+
+
+def stretch(params: Params, scale: Scale, vector: Params) -> dict[str, Tensor]:
+    """Give ``T_w vector``."""
+    return Ball(1.0, scale=scale).stretch(params, vector)
+
+
+def check_ball(ball: Ball) -> None:
+    """Refuse the ball of an ensemble."""
+    if isinstance(ball.rho, Tensor) and ball.rho.ndim:
+        raise ValueError(
+            "a measure takes one network and one radius, got rho of shape "
+            f"{tuple(ball.rho.shape)}; measure the members one by one."
+        )
+
+
+def finite(loss: Tensor) -> float:
+    """Give the loss at the point as a number; refuse one that is not finite."""
+    number = loss.item()
+    if not math.isfinite(number):
+        raise ValueError(
+            f"the loss at params must be finite, got {number}; a diverged network has no sharpness."
+        )
+    return number
+
+
+def finite_support(support: Tensor) -> float:
+    """Give the norm of the scaled gradient as a number; refuse one that is not finite."""
+    number = support.item()
+    if not math.isfinite(number):
+        raise ValueError(
+            f"the gradient at params must be finite, got a scaled norm of {number}; measure in "
+            "float64, or look for a square root or logarithm at zero."
+        )
+    return number
+
+
+def source(generator: torch.Generator | None, params: Params) -> torch.Generator:
+    """Give the caller's generator, or one of a fixed seed that leaves the global state alone."""
+    if generator is not None:
+        return generator
+    return torch.Generator(next(iter(params.values())).device).manual_seed(0)
+
+
+def mean_and_error(samples: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error; infinite, not NaN, where a sample is not finite."""
+    if not all(math.isfinite(sample) for sample in samples):
+        return math.inf, math.inf
+    n = len(samples)
+    mean = math.fsum(samples) / n
+    return mean, math.sqrt(math.fsum((s - mean) ** 2 for s in samples) / (n - 1) / n)
+
+
+def check_at_least(name: str, number: int, least: int) -> None:
+    """Refuse a count that is too small."""
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}.")
