@@ -122,8 +122,8 @@ class TrainConfig:
         if self.model != "own":
             with torch.device("meta"):
                 build_network(self.model, classes=1, channels=1)
-        with torch.device("cpu"):
-            build_optimizer(self, nn.Linear(1, 1))
+        # Empty, since a start would draw from the caller's random state.
+        build_optimizer(self, nn.Linear(1, 1, device="meta").to_empty(device="cpu"))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -136,6 +136,8 @@ def join(device: str) -> Iterator[Team]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1")) if dist.is_torchelastic_launched() else 1
     found = dist.is_available() and dist.is_initialized()
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {device!r}.")
     home = torch.device(device)
     if home.type == "cuda":
         if not torch.cuda.is_available():

@@ -84,6 +84,7 @@ def train(
         History, network and last checkpoint.
 
     Raises:
+        TypeError: If ``model`` is no module.
         ValueError: If configuration, data and arguments do not fit together, or ``out`` holds
             another run, or this one and ``resume`` is false. Nothing is overwritten.
         CheckpointError: If a checkpoint cannot be written, or none in ``out`` is sound.
@@ -99,8 +100,8 @@ def train(
         >>> run.history[0].step, run.history[0].gradients
         (2, 4)
     """
-    for name, value in (("save_every", save_every or 1), ("keep", keep), ("log_every", log_every)):
-        if value < 1:
+    for name, value in (("save_every", save_every), ("keep", keep), ("log_every", log_every)):
+        if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
     if parallel not in PARALLEL:
         raise ValueError(f"parallel must be one of {', '.join(PARALLEL)}, got {parallel!r}.")
@@ -109,6 +110,8 @@ def train(
             f'model= and config.model="own" go together, but config.model is {config.model!r} and '
             f"model is {'None' if model is None else 'given'}."
         )
+    if not isinstance(model, nn.Module | None):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
     with listening() as stop, join(device) as team, _own_randomness(config, team):
         parts = cut(config, data, team)
         network = model if model is not None else _fresh(config, data[0])
