@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from flatmin.models import ReportCNN, ReportMLP, WideResNet
 from flatmin.symmetry import (
     Scalings,
-    Symmetries,
     find_flips,
     find_permutations,
     find_scalings,
     verify,
 )
+from flatmin.symmetry.groups import Symmetries
 
 FINDERS = {"scale": find_scalings, "permute": find_permutations, "flip": find_flips}
 

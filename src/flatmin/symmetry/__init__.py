@@ -1,12 +1,21 @@
 """What may be done to a network without changing its function, and measures tested against it."""
 
+# One representative per orbit
 from flatmin.symmetry.canonical import Balance, balance, canonicalize
-from flatmin.symmetry.certify import Certificate, certify
+
+# A measure tested against the symmetry
+from flatmin.symmetry.certificate import Certificate
+from flatmin.symmetry.certify import certify
+
+# Outputs before and after
 from flatmin.symmetry.evaluate import Verification, verify
+
+# What may be done
 from flatmin.symmetry.find import find_flips, find_permutations, find_scalings
 from flatmin.symmetry.groups import Group, Stop
-from flatmin.symmetry.slots import Slot
-from flatmin.symmetry.symmetries import Flips, Permutations, Scalings, Symmetries
+from flatmin.symmetry.symmetries import Flips, Permutations, Scalings
+
+# Doing it, in place
 from flatmin.symmetry.transform import flip, permute, rescale
 
 __all__ = [
@@ -16,9 +25,7 @@ __all__ = [
     "Group",
     "Permutations",
     "Scalings",
-    "Slot",
     "Stop",
-    "Symmetries",
     "Verification",
     "balance",
     "canonicalize",

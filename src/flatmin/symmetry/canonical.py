@@ -21,6 +21,10 @@ class Balance:
             which no factor balances. They keep their scale, so along them the representative is
             not unique.
         sweeps: Passes over all groups until nothing moved.
+
+    Example:
+        >>> Balance((torch.tensor([2.0, 1.0]),), (torch.tensor([False, True]),), 3).num_idle
+        1
     """
 
     factors: tuple[Tensor, ...]
@@ -69,7 +73,7 @@ def balance(
         0.25
 
     Source:
-        Stock et al. 2019 (ENorm), arXiv:1902.10416, section 3.
+        Stock et al. 2019 (ENorm), arXiv:1902.10416.
     """
     squares = {name: tensor.detach().double().square() for name, tensor in params.items()}
     logs = [torch.zeros(group.size, dtype=torch.float64) for group in scalings.groups]
@@ -117,7 +121,7 @@ def canonicalize(model: nn.Module, scalings: Scalings) -> Balance:
         (4.0, 4.0)
 
     Source:
-        Stock et al. 2019 (ENorm), arXiv:1902.10416, section 3.
+        Stock et al. 2019 (ENorm), arXiv:1902.10416.
     """
     found = balance(dict(model.named_parameters()), scalings)
     rescale(model, scalings, found.factors)

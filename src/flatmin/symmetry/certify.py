@@ -2,92 +2,23 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from flatmin.symmetry.certificate import Certificate
 from flatmin.symmetry.evaluate import deviation, outputs_at, same_randomness, state_of
 from flatmin.symmetry.find import find_scalings
-from flatmin.symmetry.symmetries import Scalings, Symmetries
+from flatmin.symmetry.groups import Symmetries
+from flatmin.symmetry.symmetries import Scalings
 from flatmin.symmetry.transform import load
 
 # What rounding explains: of outputs (relative to their rms), and of a measure (spread).
 _OUTPUTS = {torch.float64: 1e-9, torch.float32: 1e-3}
 _SPREAD = {torch.float64: 1e-9, torch.float32: 1e-2}
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """What a measure did while the function of the network stayed.
-
-    Args:
-        values: The measure before, and after each cumulative transformation.
-        deviations: How far the outputs had moved after each, relative to their rms.
-        weight_norms: Norm of all parameters, before and after each: a control that does change.
-        tolerance: Spread up to which the measure counts as unchanged.
-        allowed_deviation: Deviation up to which the outputs count as unchanged.
-    """
-
-    values: tuple[float, ...]
-    deviations: tuple[float, ...]
-    weight_norms: tuple[float, ...]
-    tolerance: float
-    allowed_deviation: float
-
-    @property
-    def spread(self) -> float:
-        """Range of the values over their absolute mean; NaN if any of them is not finite."""
-        return _spread(self.values)
-
-    @property
-    def deviation(self) -> float:
-        """Largest deviation of the outputs."""
-        return max(self.deviations)
-
-    @property
-    def num_not_finite(self) -> int:
-        """Number of values that are NaN or infinite."""
-        return sum(not math.isfinite(value) for value in self.values)
-
-    @property
-    def function_kept(self) -> bool:
-        """Whether the outputs stayed, without which the spread says nothing."""
-        return self.deviation <= self.allowed_deviation
-
-    @property
-    def invariant(self) -> bool:
-        """Whether the measure stayed while the outputs did."""
-        return self.function_kept and any(self.values) and self.spread <= self.tolerance
-
-    @property
-    def verdict(self) -> str:
-        """The result in one sentence."""
-        if not self.function_kept:
-            return (
-                f"void: the outputs moved by {self.deviation:.1e} of their rms, so the function "
-                "was not kept and the spread says nothing"
-            )
-        if self.num_not_finite:
-            return f"not finite in {self.num_not_finite} of {len(self.values)} values"
-        if not any(self.values):
-            return "always zero: this measure tells nothing here"
-        if self.invariant:
-            return f"invariant: spread {self.spread:.1e}, within {self.tolerance:.0e}"
-        return f"NOT invariant: spread {self.spread:.2g} while the function stayed"
-
-    def __str__(self) -> str:
-        low, high = min(self.values, key=_nan_last), max(self.values, key=_nan_last)
-        return (
-            f"{self.verdict}\n"
-            f"  values       {low:.6g} … {high:.6g}, first {self.values[0]:.6g}, "
-            f"{len(self.values)} networks\n"
-            f"  outputs      moved by at most {self.deviation:.1e} of their rms\n"
-            f"  weight norm  spread {_spread(self.weight_norms):.2g} on the same networks (control)"
-        )
 
 
 def certify(
@@ -139,6 +70,9 @@ def certify(
         True
         >>> certify(lambda network: network[0].weight.norm().item(), model, x).invariant
         False
+
+    Source:
+        Dinh et al. 2017, arXiv:1703.04933, on measures that rescaling can fool.
     """
     if num_scalings < 1:
         raise ValueError(f"num_scalings must be at least 1, got {num_scalings}")
@@ -185,14 +119,3 @@ def _measured(
 
 def _norm(state: dict[str, Tensor], names: dict[str, nn.Parameter]) -> float:
     return math.sqrt(sum(state[name].double().square().sum().item() for name in names))
-
-
-def _spread(values: Sequence[float]) -> float:
-    if not all(map(math.isfinite, values)):
-        return math.nan
-    width, mean = max(values) - min(values), abs(math.fsum(values) / len(values))
-    return width / mean if mean else math.inf if width else 0.0
-
-
-def _nan_last(value: float) -> float:
-    return math.inf if math.isnan(value) else value

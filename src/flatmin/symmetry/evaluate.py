@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from flatmin.symmetry.symmetries import Symmetries
+from flatmin.symmetry.groups import Symmetries
 
 
 @contextmanager
@@ -56,6 +56,11 @@ class Verification:
         after: The same after the transformation.
         deviation: Largest change over rms(before); about 1e-15 is rounding in float64, 1e-6
             in float32.
+
+    Example:
+        >>> one, two = torch.ones(2), torch.tensor([1.0, 1.5])
+        >>> Verification(one, two, deviation(one, two)).deviation
+        0.5
     """
 
     before: Tensor
@@ -84,6 +89,9 @@ def verify(
         >>> scalings = find_scalings(model, example)
         >>> verify(model, scalings, [torch.tensor([8.0])], example).deviation
         0.0
+
+    Source:
+        The report, figure 2.
     """
     state = state_of(model)
     before = outputs_at(model, state, example)

@@ -49,7 +49,7 @@ def find_scalings(model: nn.Module, example: Any, *, opaque: Sequence[str] = ())
         'GELU does not commute with positive scaling'
 
     Source:
-        Neyshabur et al. 2015, arXiv:1506.02617, section 3, for ReLU networks.
+        Neyshabur et al. 2015, arXiv:1506.02617, on rescaling of ReLU networks.
     """
     return Scalings(*_find("scale", model, example, opaque))
 
@@ -77,6 +77,10 @@ def find_permutations(
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.GELU(), nn.Linear(3, 1))
         >>> [group.size for group in find_permutations(model, torch.zeros(1, 2)).groups]
         [3]
+
+    Source:
+        Chen et al. 1993, On the geometry of feedforward neural network error surfaces, Neural
+        Computation 5(6).
     """
     return Permutations(*_find("permute", model, example, opaque))
 
@@ -100,6 +104,10 @@ def find_flips(model: nn.Module, example: Any, *, opaque: Sequence[str] = ()) ->
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
         >>> [group.size for group in find_flips(model, torch.zeros(1, 2)).groups]
         [3]
+
+    Source:
+        Chen et al. 1993, On the geometry of feedforward neural network error surfaces, Neural
+        Computation 5(6).
     """
     return Flips(*_find("flip", model, example, opaque))
 

@@ -1,103 +1,30 @@
 """The three kinds of symmetry: positive scalings, permutations, changes of sign."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self, final
 
 import torch
 from torch import Tensor
 
-from flatmin.symmetry.groups import Group, Stop
+from flatmin.symmetry.groups import Symmetries
 from flatmin.symmetry.slots import Slot
-
-State = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Symmetries(ABC):
-    """What may be done to the units of a network without changing its function.
-
-    Args:
-        groups: What may be transformed; an element of the symmetry is one tensor per group.
-        stopped: What may not, and which layer stopped it.
-    """
-
-    groups: tuple[Group, ...]
-    stopped: tuple[Stop, ...]
-
-    @abstractmethod
-    def sample(self, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """Draw one tensor per group, of shape ``(group.size,)``."""
-
-    @abstractmethod
-    def check(self, elements: Sequence[Tensor]) -> None:
-        """Refuse elements that are no symmetry."""
-
-    @abstractmethod
-    def move(self, slot: Slot, tensor: Tensor, element: Tensor) -> Tensor:
-        """Return ``tensor`` with the part ``slot`` names transformed."""
-
-    @final
-    def apply(self, state: State, elements: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the transformed state; the pure form of ``rescale``, ``permute`` and ``flip``.
-
-        Computed in float64 and rounded once to the dtype of each tensor.
-
-        Args:
-            state: Names to tensors, as ``{**dict(model.named_parameters()),
-                **dict(model.named_buffers())}``. Read, never written; what no group touches is
-                returned as it is.
-            elements: One tensor per group, as ``sample`` returns them.
-
-        Returns:
-            A state of the same names, shapes and dtypes.
-
-        Raises:
-            ValueError: If a name is missing from ``state``, or the elements do not fit.
-        """
-        self._check_shapes(elements)
-        self.check(elements)
-        slots = [slot for group in self.groups for slot in group.slots]
-        for slot in slots:
-            if slot.name not in state:
-                raise ValueError(
-                    f"the state lacks {slot.name!r}, which the symmetry moves; pass parameters and "
-                    "buffers together, under the names the model gives them"
-                )
-        moved = {name: state[name].double() for name in dict.fromkeys(s.name for s in slots)}
-        for group, element in zip(self.groups, elements, strict=True):
-            for slot in group.slots:
-                tensor = moved[slot.name]
-                moved[slot.name] = self.move(slot, tensor, element.to(tensor.device))
-        return dict(state) | {name: new.to(state[name].dtype) for name, new in moved.items()}
-
-    def _check_shapes(self, elements: Sequence[Tensor]) -> None:
-        shapes = [tuple(element.shape) for element in elements]
-        wanted = [(group.size,) for group in self.groups]
-        if shapes != wanted:
-            raise ValueError(
-                f"one tensor per group of shapes {wanted} is needed, got {shapes}; draw them with "
-                f"{type(self).__name__}.sample()"
-            )
-
-    def __str__(self) -> str:
-        count = len(self.groups)
-        lines = [f"{type(self).__name__}: {count} {'group' if count == 1 else 'groups'}"]
-        for index, group in enumerate(self.groups):
-            note = f" ({group.note})" if group.note else ""
-            made, read = ", ".join(group.producers), ", ".join(group.consumers)
-            lines.append(f"  {index}: {group.size} units of {made}, read by {read}{note}")
-        lines.append(f"stopped: {len(self.stopped)}")
-        for stop in self.stopped:
-            lines.append(f"  {', '.join(stop.producers)}: {stop.reason} ({stop.layer})")
-        return "\n".join(lines)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Scalings(Symmetries):
-    """Positive rescalings: a unit times τ where it is produced, divided by τ where it is read."""
+    """Positive rescalings: a unit times τ where it is produced, divided by τ where it is read.
+
+    Example:
+        >>> from torch import nn
+        >>> from flatmin.symmetry import find_scalings
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> found = find_scalings(model, torch.zeros(1, 2))
+        >>> moved = found.apply(dict(model.named_parameters()), [torch.tensor([2.0, 4.0, 8.0])])
+        >>> torch.equal(moved["2.weight"], model[2].weight / torch.tensor([2.0, 4.0, 8.0]))
+        True
+    """
 
     def sample(
         self, generator: torch.Generator | None = None, low: float = 0.5, high: float = 1.5
@@ -155,7 +82,17 @@ class Scalings(Symmetries):
 @final
 @dataclass(frozen=True, slots=True)
 class Permutations(Symmetries):
-    """Reorderings of the units of a group: new unit k is old unit ``order[k]``."""
+    """Reorderings of the units of a group: new unit k is old unit ``order[k]``.
+
+    Example:
+        >>> from torch import nn
+        >>> from flatmin.symmetry import find_permutations
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.GELU(), nn.Linear(3, 1))
+        >>> found = find_permutations(model, torch.zeros(1, 2))
+        >>> moved = found.apply(dict(model.named_parameters()), [torch.tensor([2, 1, 0])])
+        >>> torch.equal(moved["2.weight"], model[2].weight.flip(1))
+        True
+    """
 
     def sample(self, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Draw one uniformly random order per group."""
@@ -178,7 +115,17 @@ class Permutations(Symmetries):
 @final
 @dataclass(frozen=True, slots=True)
 class Flips(Symmetries):
-    """Changes of sign of the units of a group, undone where they are read."""
+    """Changes of sign of the units of a group, undone where they are read.
+
+    Example:
+        >>> from torch import nn
+        >>> from flatmin.symmetry import find_flips
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+        >>> found = find_flips(model, torch.zeros(1, 2))
+        >>> moved = found.apply(dict(model.named_parameters()), [torch.tensor([-1.0, -1.0, -1.0])])
+        >>> torch.equal(moved["2.weight"], -model[2].weight)
+        True
+    """
 
     def sample(self, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Draw signs -1 or 1 with equal chance."""

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from flatmin.symmetry.evaluate import state_of
-from flatmin.symmetry.symmetries import Flips, Permutations, Scalings, Symmetries
+from flatmin.symmetry.groups import Symmetries
+from flatmin.symmetry.symmetries import Flips, Permutations, Scalings
 
 
 def rescale(model: nn.Module, scalings: Scalings, factors: Sequence[Tensor]) -> None:
@@ -33,6 +34,9 @@ def rescale(model: nn.Module, scalings: Scalings, factors: Sequence[Tensor]) -> 
         >>> rescale(model, find_scalings(model, torch.ones(1, 1)), [torch.tensor([2.0])])
         >>> model[0].weight.item(), model[2].weight.item()
         (6.0, 2.0)
+
+    Source:
+        Neyshabur et al. 2015, arXiv:1506.02617, on rescaling of ReLU networks.
     """
     _transform(model, scalings, factors, Scalings)
 
@@ -56,6 +60,10 @@ def permute(model: nn.Module, permutations: Permutations, orders: Sequence[Tenso
         >>> permute(model, find_permutations(model, torch.ones(1, 1)), [torch.tensor([1, 0])])
         >>> model[0].weight.flatten().tolist()
         [4.0, 3.0]
+
+    Source:
+        Chen et al. 1993, On the geometry of feedforward neural network error surfaces, Neural
+        Computation 5(6).
     """
     _transform(model, permutations, orders, Permutations)
 
@@ -79,6 +87,10 @@ def flip(model: nn.Module, flips: Flips, signs: Sequence[Tensor]) -> None:
         >>> flip(model, find_flips(model, torch.ones(1, 1)), [torch.tensor([-1.0])])
         >>> model[0].weight.item()
         -3.0
+
+    Source:
+        Chen et al. 1993, On the geometry of feedforward neural network error surfaces, Neural
+        Computation 5(6).
     """
     _transform(model, flips, signs, Flips)
 

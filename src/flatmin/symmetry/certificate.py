@@ -1,0 +1,93 @@
+"""The record of a measure along networks of one function, and its verdict."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a measure did while the function of the network stayed.
+
+    Args:
+        values: The measure before, and after each cumulative transformation.
+        deviations: How far the outputs had moved after each, relative to their rms.
+        weight_norms: Norm of all parameters, before and after each: a control that does change.
+        tolerance: Spread up to which the measure counts as unchanged.
+        allowed_deviation: Deviation up to which the outputs count as unchanged.
+
+    Example:
+        >>> print(Certificate((1.0, 3.0), (1e-16,), (1.0, 2.0), 1e-9, 1e-9))
+        NOT invariant: spread 1 while the function stayed
+          values       1 … 3, first 1, 2 networks
+          outputs      moved by at most 1.0e-16 of their rms
+          weight norm  spread 0.67 on the same networks (control)
+    """
+
+    values: tuple[float, ...]
+    deviations: tuple[float, ...]
+    weight_norms: tuple[float, ...]
+    tolerance: float
+    allowed_deviation: float
+
+    @property
+    def spread(self) -> float:
+        """Range of the values over their absolute mean; NaN if any of them is not finite."""
+        return _spread(self.values)
+
+    @property
+    def deviation(self) -> float:
+        """Largest deviation of the outputs."""
+        return max(self.deviations)
+
+    @property
+    def num_not_finite(self) -> int:
+        """Number of values that are NaN or infinite."""
+        return sum(not math.isfinite(value) for value in self.values)
+
+    @property
+    def function_kept(self) -> bool:
+        """Whether the outputs stayed, without which the spread says nothing."""
+        return self.deviation <= self.allowed_deviation
+
+    @property
+    def invariant(self) -> bool:
+        """Whether the measure stayed while the outputs did."""
+        return self.function_kept and any(self.values) and self.spread <= self.tolerance
+
+    @property
+    def verdict(self) -> str:
+        """The result in one sentence."""
+        if not self.function_kept:
+            return (
+                f"void: the outputs moved by {self.deviation:.1e} of their rms, so the function "
+                "was not kept and the spread says nothing"
+            )
+        if self.num_not_finite:
+            return f"not finite in {self.num_not_finite} of {len(self.values)} values"
+        if not any(self.values):
+            return "always zero: this measure tells nothing here"
+        if self.invariant:
+            return f"invariant: spread {self.spread:.1e}, within {self.tolerance:.0e}"
+        return f"NOT invariant: spread {self.spread:.2g} while the function stayed"
+
+    def __str__(self) -> str:
+        low, high = min(self.values, key=_nan_last), max(self.values, key=_nan_last)
+        return (
+            f"{self.verdict}\n"
+            f"  values       {low:.6g} … {high:.6g}, first {self.values[0]:.6g}, "
+            f"{len(self.values)} networks\n"
+            f"  outputs      moved by at most {self.deviation:.1e} of their rms\n"
+            f"  weight norm  spread {_spread(self.weight_norms):.2g} on the same networks (control)"
+        )
+
+
+def _spread(values: Sequence[float]) -> float:
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    width, mean = max(values) - min(values), abs(math.fsum(values) / len(values))
+    return width / mean if mean else math.inf if width else 0.0
+
+
+def _nan_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value
