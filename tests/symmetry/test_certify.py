@@ -10,7 +10,15 @@ from foreign_networks import build, gelu_mlp
 from torch import Tensor, nn
 
 from flatmin.models import ReportMLP
-from flatmin.symmetry import canonicalize, certify, find_flips, find_permutations, find_scalings
+from flatmin.symmetry import (
+    Certificate,
+    canonicalize,
+    certify,
+    find_flips,
+    find_permutations,
+    find_scalings,
+)
+from flatmin.symmetry.evaluate import deviation
 
 
 def network(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Tensor]:
@@ -100,6 +108,21 @@ def test_a_changed_function_voids_the_certificate() -> None:
     result = certify(lambda twin: 1.0, model, x, scalings=wrong, num_scalings=3)
     assert not result.function_kept and not result.invariant
     assert result.verdict.startswith("void: the outputs moved")
+
+
+def test_outputs_that_are_not_finite_void_the_certificate() -> None:
+    model, x = network()
+    x[0, 0] = math.nan
+    result = certify(lambda twin: 1.0, model, x, num_scalings=3)
+    assert math.isnan(result.deviation) and result.verdict.startswith("void")
+    late = Certificate((1.0, 1.0, 1.0), (0.0, math.nan), (1.0, 1.0, 1.0), 1.0, 1.0)
+    assert not late.function_kept
+
+
+def test_the_deviation_of_vanishing_outputs() -> None:
+    zero, one = torch.zeros(2).double(), torch.ones(2).double()
+    assert deviation(zero, zero) == 0.0
+    assert deviation(zero, one) == math.inf
 
 
 def test_measures_may_return_estimates() -> None:

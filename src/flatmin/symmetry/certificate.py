@@ -37,8 +37,8 @@ class Certificate:
 
     @property
     def deviation(self) -> float:
-        """Largest deviation of the outputs."""
-        return max(self.deviations)
+        """Largest deviation of the outputs; NaN if any of them is."""
+        return math.nan if any(map(math.isnan, self.deviations)) else max(self.deviations)
 
     @property
     def num_not_finite(self) -> int:

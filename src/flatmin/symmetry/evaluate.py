@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from flatmin.objective._conditions import devices_of, measuring
 from flatmin.symmetry.groups import Symmetries
 
 
 @contextmanager
 def same_randomness(model: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Run with the random state of ``seed``, and put the caller's back afterwards."""
-    used = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=[d.index or 0 for d in used]):
-        torch.manual_seed(seed)
+    """Run in full precision from the random state of ``seed``, and put all back afterwards."""
+    devices = devices_of(model)
+    with measuring(devices):
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            torch.cuda.default_generators[device.index].manual_seed(seed)
         yield
 
 
@@ -43,8 +46,8 @@ def outputs_at(model: nn.Module, state: Mapping[str, Tensor], example: Any) -> T
 
 def deviation(before: Tensor, after: Tensor) -> float:
     """Return the largest change relative to the root mean square: max |after - before| / rms."""
-    change = (after - before).abs().max().item()
-    return change / before.square().mean().sqrt().item() if change else 0.0
+    change = (after - before).abs().max()
+    return (change / before.square().mean().sqrt()).item() if change else 0.0
 
 
 @dataclass(frozen=True, slots=True)
