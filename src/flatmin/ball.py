@@ -18,10 +18,13 @@ from flatmin._types import Params
 
 
 class Scale(Protocol):
-    """A linear, symmetric, positive map T_w that stretches the unit ball at a point ``w``."""
+    """A diagonal, non-negative map T_w that stretches the unit ball at a point ``w``."""
 
-    def __call__(self, params: Params, vector: Params, *, leading: int = 0) -> dict[str, Tensor]:
-        """Give ``T_w vector``, reading the point ``w`` from ``params``."""
+    def __call__(self, params: Params, *, leading: int = 0) -> dict[str, Tensor]:
+        """Give the diagonal of T_w, as tensors that broadcast; it is one where a name is missing.
+
+        The tensors are new, for the caller to write into. ``leading`` is 1 for stacked networks.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +34,18 @@ class Identity:
     .. math:: T_w = 1
 
     Example:
-        >>> w, v = {"x": torch.tensor([3.0, -4.0])}, {"x": torch.tensor([1.0, 2.0])}
-        >>> Identity()(w, v)["x"].tolist()
-        [1.0, 2.0]
+        Names that are missing have T = 1.
+
+        >>> Identity()({"x": torch.tensor([3.0, -4.0])})
+        {}
 
     Source:
         Foret et al. 2021, arXiv:2010.01412.
     """
 
-    def __call__(self, params: Params, vector: Params, *, leading: int = 0) -> dict[str, Tensor]:
-        """Return the vector itself."""
-        return dict(vector)
+    def __call__(self, params: Params, *, leading: int = 0) -> dict[str, Tensor]:
+        """Scale nothing."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,10 @@ class Elementwise:
 
     Example:
         >>> w = {"weight": torch.tensor([3.0, -4.0]), "bias": torch.tensor([5.0])}
-        >>> ones = {"weight": torch.ones(2), "bias": torch.ones(1)}
-        >>> [t.tolist() for t in Elementwise()(w, ones).values()]
-        [[3.0, 4.0], [5.0]]
-        >>> [t.tolist() for t in Elementwise(eta=0.5, biases=False)(w, ones).values()]
-        [[3.5, 4.5], [1.0]]
+        >>> {name: t.tolist() for name, t in Elementwise()(w).items()}
+        {'weight': [3.0, 4.0], 'bias': [5.0]}
+        >>> {name: t.tolist() for name, t in Elementwise(eta=0.5, biases=False)(w).items()}
+        {'weight': [3.5, 4.5]}
 
     Source:
         Kwon et al. 2021, arXiv:2102.11600, section 3; biases as in Müller et al. 2023,
@@ -83,17 +86,17 @@ class Elementwise:
     def __post_init__(self) -> None:
         _check_radius("eta", self.eta)
 
-    def __call__(self, params: Params, vector: Params, *, leading: int = 0) -> dict[str, Tensor]:
-        """Multiply by ``|w| + eta``."""
-        scaled = [name for name in vector if self.biases or not is_bias(name)]
-        factors = list(torch._foreach_abs([params[name] for name in scaled])) if scaled else []
+    def __call__(self, params: Params, *, leading: int = 0) -> dict[str, Tensor]:
+        """Give ``|w| + eta``."""
+        names = [name for name in params if self.biases or not is_bias(name)]
+        if not names:
+            return {}
+        factors = list(torch._foreach_abs([params[name] for name in names]))
         if isinstance(self.eta, Tensor):
             factors = [f + tree.expand(self.eta, f) for f in factors]
         elif self.eta:
             torch._foreach_add_(factors, self.eta)
-        if scaled:
-            factors = list(torch._foreach_mul(factors, [vector[name] for name in scaled]))
-        return {**vector, **dict(zip(scaled, factors, strict=True))}
+        return dict(zip(names, factors, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +111,16 @@ class Filterwise:
 
     Example:
         >>> w = {"weight": torch.tensor([[3.0, -4.0], [0.0, 2.0]])}
-        >>> Filterwise()(w, {"weight": torch.ones(2, 2)})["weight"].tolist()
-        [[5.0, 5.0], [2.0, 2.0]]
+        >>> Filterwise()(w)["weight"].tolist()
+        [[5.0], [2.0]]
 
     Source:
         Kwon et al. 2021, arXiv:2102.11600, section 3; Li et al. 2018, arXiv:1712.09913.
     """
 
-    def __call__(self, params: Params, vector: Params, *, leading: int = 0) -> dict[str, Tensor]:
-        """Multiply by the norm of the filter."""
-        return {name: v * _filter_norms(params[name], leading) for name, v in vector.items()}
+    def __call__(self, params: Params, *, leading: int = 0) -> dict[str, Tensor]:
+        """Give the norm of each filter."""
+        return tree.tree_map(lambda w: _filter_norms(w, leading), params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +133,16 @@ class Layerwise:
 
     Example:
         >>> w = {"weight": torch.tensor([[3.0, -4.0]])}
-        >>> Layerwise()(w, {"weight": torch.ones(1, 2)})["weight"].tolist()
-        [[5.0, 5.0]]
+        >>> Layerwise()(w)["weight"].tolist()
+        [[5.0]]
 
     Source:
         Kwon et al. 2021, arXiv:2102.11600, section 3.
     """
 
-    def __call__(self, params: Params, vector: Params, *, leading: int = 0) -> dict[str, Tensor]:
-        """Multiply by the norm of the tensor."""
-        return {
-            name: v
-            * tree.expand(torch.linalg.vector_norm(params[name].flatten(leading), dim=-1), v)
-            for name, v in vector.items()
-        }
+    def __call__(self, params: Params, *, leading: int = 0) -> dict[str, Tensor]:
+        """Give the norm of each tensor."""
+        return tree.tree_map(lambda w: _tensor_norm(w, leading), params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +196,19 @@ class Ball:
         """The order q with 1/p + 1/q = 1."""
         if self.p == 1.0:
             return math.inf
-        return 1.0 if math.isinf(self.p) else self.p / (self.p - 1.0)
+        return 1.0 if self.p == math.inf else self.p / (self.p - 1.0)
 
-    def stretch(self, params: Params, vector: Params) -> dict[str, Tensor]:
-        """Give ``rho · T_w vector``: unit ball to this ball."""
-        scaled = self.scale(params, vector, leading=tree.leading(self.rho))
-        if isinstance(self.rho, float | int) and self.rho == 1.0:
-            return scaled
-        return tree.scale(scaled, self.rho)
+    def stretch(self, params: Params, u: Params) -> dict[str, Tensor]:
+        """Give ``T_w u``: from the coordinates in which the ball is round to parameter units.
+
+        Args:
+            params: The point ``w``.
+            u: A vector over some of its names.
+
+        Returns:
+            A new vector over the names of ``u``.
+        """
+        return _times(self._factors(params, u), u)
 
     def support(self, params: Params, grad: Params) -> Tensor:
         r"""Largest first-order rise in the ball.
@@ -213,22 +217,15 @@ class Ball:
 
         Args:
             params: The point ``w``.
-            grad: The gradient ``g`` there, under the same names.
+            grad: The gradient ``g`` there, over some of its names.
 
         Returns:
             A scalar in units of the loss, or one per member.
         """
-        leading = tree.leading(self.rho)
-        return tree.norm(self.stretch(params, grad), self.dual_order, leading)
+        v = self.stretch(params, grad)
+        return tree.norm(v, self.dual_order, tree.leading(self.rho)) * self.rho
 
-    def shift(
-        self,
-        params: Params,
-        grad: Params,
-        *,
-        support: Tensor | None = None,
-        ties: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def shift(self, params: Params, grad: Params) -> dict[str, Tensor]:
         r"""The point of the ball, as a shift from ``w``, at which that rise is attained.
 
         .. math:: \epsilon = T_w u, \quad
@@ -238,44 +235,71 @@ class Ball:
         takes all, and equals share. A zero gradient has no direction and gives a zero shift.
 
         Args:
-            params: The point ``w``, or a part of it.
-            grad: The gradient ``g``, under the same names.
-            support: What ``support`` gives for the *whole* point, where ``params`` is a part.
+            params: The point ``w``.
+            grad: The gradient ``g`` there, over some of its names.
+
+        Returns:
+            The shift, in parameter units, over the names of ``grad``.
+        """
+        support = self.support(params, grad)
+        ties = self.ties(params, grad, support) if self.p == 1.0 else None
+        return tree.scale(self.direction(params, grad, support), self.length(support, ties))
+
+    def direction(self, params: Params, grad: Params, support: Tensor) -> dict[str, Tensor]:
+        """The shift but for its length, which ``length`` gives.
+
+        The two parts of ``shift`` for callers that hold the point in pieces: a direction needs the
+        piece alone (and, for p = 1, the support of the whole), a length the whole alone.
+
+        Args:
+            params: The point ``w``, or a piece of it.
+            grad: The gradient there.
+            support: What ``support`` gives for the whole.
+
+        Returns:
+            A new vector over the names of ``grad``.
+        """
+        factors = self._factors(params, grad)
+        v = _times(factors, grad)
+        if self.p == math.inf:
+            v = tree.tree_map(torch.sgn, v)
+        elif self.p == 1.0:
+            v = tree.tree_map(lambda t: self._peaks(t, support), v)
+        elif self.p != 2.0:
+            v = tree.tree_map(lambda t: t.sgn() * t.abs().pow(self.dual_order - 1.0), v)
+        return _times(factors, v)
+
+    def length(self, support: Tensor, ties: Tensor | None = None) -> Tensor:
+        """The factor that makes the shift of a direction; zero where the support is.
+
+        Args:
+            support: What ``support`` gives for the whole point.
             ties: For p = 1, what ``ties`` gives for the whole point.
 
         Returns:
-            The shift, in parameter units.
+            A tensor of the shape of ``support``.
         """
-        v = self.stretch(params, grad)
-        if support is None:
-            support = tree.norm(v, self.dual_order, tree.leading(self.rho))
-        # Where the support is zero so is v, and dividing by one keeps the shift at zero.
-        tiny = torch.finfo(support.dtype).tiny
-        divisor = torch.where(support > tiny, support, torch.ones_like(support))
-        if self.p == 2.0:
-            u = tree.divide(v, divisor)
-        elif math.isinf(self.p):
-            u = tree.tree_map(torch.sgn, v)
-        elif self.p == 1.0:
-            count = (self._ties(v, support) if ties is None else ties).clamp(min=1)
-            u = tree.divide(tree.tree_map(lambda t: self._peaks(t, support), v), count)
-        else:
-            power = self.dual_order - 1.0
-            u = tree.tree_map(lambda t: t.sgn() * t.abs().pow(power), tree.divide(v, divisor))
-        return self.stretch(params, u)
+        rho = torch.as_tensor(self.rho, dtype=support.dtype, device=support.device)
+        if self.p == math.inf:
+            return rho
+        if self.p == 1.0:
+            return rho / (torch.ones_like(support) if ties is None else ties.clamp(min=1))
+        moves = support > torch.finfo(support.dtype).tiny
+        return torch.where(moves, rho * (rho / support) ** (self.dual_order - 1.0), 0.0)
 
     def ties(self, params: Params, grad: Params, support: Tensor) -> Tensor:
-        """Count the coordinates that share the largest ``|v_i|`` (at least one); needed for p = 1.
+        """Count the coordinates that share the largest ``|v_i|``; needed for p = 1.
 
         Args:
-            params: The point ``w``, or a part of it.
+            params: The point ``w``, or a piece of it.
             grad: The gradient there.
             support: What ``support`` gives for the whole point.
 
         Returns:
-            The count over the given part, as a tensor; zero where the maximum lies elsewhere.
+            The count over what is given; zero where the maximum lies elsewhere.
         """
-        return self._ties(self.stretch(params, grad), support)
+        peaks = [self._peaks(t, support).abs() for t in self.stretch(params, grad).values()]
+        return torch.stack([t.reshape(*support.shape, -1).sum(dim=-1) for t in peaks]).sum(dim=0)
 
     def project(self, u: Params) -> dict[str, Tensor]:
         """Bring ``u`` into the ball of radius rho, in the coordinates where T is one.
@@ -289,7 +313,7 @@ class Ball:
         Returns:
             A vector of p-norm at most rho.
         """
-        if math.isinf(self.p):
+        if self.p == math.inf:
             return tree.tree_map(lambda t: self._clip(t), u)
         length = tree.norm(u, self.p, tree.leading(self.rho))
         ratio = self.rho / torch.where(length > 0, length, torch.ones_like(length))
@@ -314,23 +338,35 @@ class Ball:
         """
         leading = tree.leading(self.rho)
         x = {name: _sample_coordinates(t, self.p, generator) for name, t in params.items()}
-        if not math.isinf(self.p):
+        if not self.p == math.inf:
             length = tree.norm(x, self.p, leading)
             y = torch.empty_like(length).exponential_(generator=generator)
             x = tree.scale(x, (length**self.p + y) ** (-1.0 / self.p))
-        return self.stretch(params, x)
+        return tree.scale(self.stretch(params, x), self.rho)
 
-    def _ties(self, v: Params, support: Tensor) -> Tensor:
-        peaks = [self._peaks(t, support).abs() for t in v.values()]
-        return torch.stack([t.reshape(*support.shape, -1).sum(dim=-1) for t in peaks]).sum(dim=0)
+    def _factors(self, params: Params, names: Params) -> dict[str, Tensor]:
+        point = params if len(params) == len(names) else {name: params[name] for name in names}
+        return self.scale(point, leading=tree.leading(self.rho))
 
     def _peaks(self, t: Tensor, support: Tensor) -> Tensor:
         """Signs of the coordinates that attain the maximum, zero elsewhere."""
-        return t.sgn() * (t.abs() == tree.expand(support, t))
+        largest = tree.expand(support, t) / tree.expand(self.rho, t)
+        return t.sgn() * (t.abs() >= largest * (1.0 - 4.0 * torch.finfo(t.dtype).eps))
 
     def _clip(self, t: Tensor) -> Tensor:
         bound = torch.as_tensor(tree.expand(self.rho, t), dtype=t.dtype, device=t.device)
         return torch.clamp(t, -bound, bound)
+
+
+def _times(factors: Params, vector: Params) -> dict[str, Tensor]:
+    """Multiply by a diagonal that is one where a name is missing; tensors are new or untouched."""
+    names = [name for name in vector if name in factors]
+    if not names:
+        return dict(vector)
+    products = torch._foreach_mul(
+        [vector[name] for name in names], [factors[name] for name in names]
+    )
+    return {**vector, **dict(zip(names, products, strict=True))}
 
 
 def is_bias(name: str) -> bool:
@@ -357,10 +393,18 @@ def _filter_norms(weight: Tensor, leading: int) -> Tensor:
     return norms
 
 
+def _tensor_norm(weight: Tensor, leading: int) -> Tensor:
+    dims = tuple(range(leading, weight.ndim))
+    norm: Tensor = (
+        torch.linalg.vector_norm(weight, dim=dims, keepdim=True) if dims else weight.abs()
+    )
+    return norm
+
+
 def _sample_coordinates(like: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
     """Numbers of density ∝ exp(−|x|^p); uniform in [−1, 1] for p = ∞."""
     out = torch.empty_like(like, requires_grad=False)
-    if math.isinf(p):
+    if p == math.inf:
         return out.uniform_(-1.0, 1.0, generator=generator)
     if p == 2.0:
         return out.normal_(0.0, math.sqrt(0.5), generator=generator)

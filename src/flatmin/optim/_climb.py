@@ -1,66 +1,80 @@
 """The climb and the way back: a ball's shift applied to weights in place.
 
 The shift needs one number about all tensors together, the ball's support; everything else is local.
-So the weights are cut into pieces small enough to stay in the processor's cache, and each piece is
-scaled, saved and shifted while it is there: the memory is walked once, not once per operation.
+On a CPU the weights are therefore cut into pieces that stay in the cache while they are scaled,
+saved and shifted: the memory is walked once, not once per operation. Large tensors are cut, small
+ones are gathered. On an accelerator a piece is all tensors at once, in one launch an operation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from flatmin import _tree as tree
-from flatmin.ball import Ball
+from flatmin.ball import Ball, is_bias
 from flatmin.optim import _sharded
 
-# Numbers per piece on a CPU: with their gradients and scratch they fit in a second-level cache.
-# An accelerator has no use for pieces; there one launch over all tensors is best.
-_PIECE = 1 << 16
+# Numbers per piece on a CPU; a few such arrays fit in a core's cache.
+_PIECE = 1 << 18
 
 Saved = list[tuple[list[Tensor], list[Tensor]]]
+Pairs = dict[str, tuple[Tensor, Tensor]]
+"""Names to (parameter, gradient)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Local tensors of one group, device and layout over processes, with their gradients."""
+    """Local tensors of one group, device, type and layout over processes, with their gradients."""
 
     ball: Ball
     sign: float
     spread: _sharded.Spread | None
-    params: dict[str, Tensor]
-    grads: dict[str, Tensor]
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    grads: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def gathered(self) -> bool:
+        """Whether the tensors are copied into one before they are worked on."""
+        return len(self.weights) > 1 and next(iter(self.weights.values())).device.type == "cpu"
 
     def point(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Parameters and gradients in a precision in which norms neither overflow nor vanish."""
-        return _widened(self.params), _widened(self.grads)
+        """Weights and gradients to compute on."""
+        if not self.gathered:
+            return self.weights, self.grads
+        # All are biases or none is: one name can stand for them.
+        name = next(iter(self.weights))
+        flat_w, flat_g = (_gather(list(tensors.values())) for tensors in (self.weights, self.grads))
+        return {name: flat_w}, {name: flat_g}
 
 
-def cut(ball: Ball, sign: float, pairs: dict[str, tuple[Tensor, Tensor]]) -> list[Piece]:
-    """Cut named (parameter, gradient) pairs of one group into pieces."""
+def cut(ball: Ball, sign: float, pairs: Pairs) -> list[Piece]:
+    """Cut the parameters of one group into pieces."""
     pieces: list[Piece] = []
-    room = 0
-    key: object = None
+    filling: dict[object, tuple[Piece, int]] = {}
     for name, (param, grad) in pairs.items():
         spread = _sharded.spread(param)
         w, g = _sharded.local(param), _sharded.local(grad)
         if g.is_sparse:
             g = g.to_dense()
-        for part_w, part_g in _parts(w, g):
-            if (
-                key != (key := (w.device, w.dtype, spread))
-                or room < part_w.numel()
-                or (name in pieces[-1].params)
-            ):
-                pieces.append(Piece(ball, sign, spread, {}, {}))
-                room = _PIECE if w.device.type == "cpu" else 1 << 62
-            if part_w.numel():
-                pieces[-1].params[name] = part_w
-                pieces[-1].grads[name] = part_g
-                room -= part_w.numel()
+        on_cpu = w.device.type == "cpu"
+        if on_cpu and w.numel() > _PIECE and w.stride() == g.stride() and _is_dense(w):
+            flat = [torch.split(t.as_strided((t.numel(),), (1,)), _PIECE) for t in (w, g)]
+            pieces += [
+                Piece(ball, sign, spread, {name: part_w}, {name: part_g})
+                for part_w, part_g in zip(*flat, strict=True)
+            ]
+            continue
+        key = (w.device, w.dtype, spread, on_cpu and is_bias(name))
+        piece, room = filling.get(key, (None, 0))
+        if piece is None or (on_cpu and room < w.numel()):
+            piece, room = Piece(ball, sign, spread), _PIECE
+            pieces.append(piece)
+        if w.numel():
+            piece.weights[name], piece.grads[name] = w, g
+        filling[key] = (piece, room - w.numel())
     return pieces
 
 
@@ -69,30 +83,53 @@ def joint_support(pieces: list[Piece]) -> Tensor:
     order = pieces[0].ball.dual_order
     parts: dict[_sharded.Spread | None, list[Tensor]] = {}
     for piece in pieces:
-        parts.setdefault(piece.spread, []).append(piece.ball.support(*piece.point()))
+        support = piece.ball.support(*_widened(piece.point()))
+        parts.setdefault(piece.spread, []).append(support)
     return tree.combine(
-        (
+        [
             _sharded.combine(tree.combine(supports, order), spread, order)
             for spread, supports in parts.items()
-        ),
+        ],
         order,
     )
 
 
-def climb(pieces: list[Piece], support: Tensor, saved: Saved, *, fused: bool = False) -> None:
-    """Shift the weights in place; what they were is added to ``saved`` before they change."""
+def climb(pieces: list[Piece], support: Tensor, saved: Saved, *, in_place: bool) -> None:
+    """Shift the weights; what they were is added to ``saved`` before they change.
+
+    Args:
+        pieces: What ``cut`` gave.
+        support: Their joint support, finite.
+        saved: Filled with weights and their old values, for ``restore``.
+        in_place: Whether the old values may take the place of the gradients.
+    """
     ties = _joint_ties(pieces, support) if pieces[0].ball.p == 1.0 else None
+    lengths: dict[Ball, float] = {}
     for piece in pieces:
-        if not piece.params:
+        if not piece.weights:
             continue
-        weights = list(piece.params.values())
-        point, grad = piece.point()
-        here = next(iter(grad.values())).device
-        shift = piece.ball.shift(point, grad, support=support.to(here), ties=ties)
-        old = [torch.empty_like(w) for w in weights]
-        torch._foreach_copy_(old, weights)
-        saved.append((weights, old))
-        torch._foreach_add_(weights, list(shift.values()), alpha=piece.sign)
+        if piece.ball not in lengths:
+            lengths[piece.ball] = piece.ball.length(support, ties).item()
+        alpha = piece.sign * lengths[piece.ball]
+        weights = list(piece.weights.values())
+        point = piece.point()
+        here = weights[0].device
+        shift = list(piece.ball.direction(*_widened(point), support.to(here)).values())
+        if piece.gathered:
+            (old,) = point[0].values()
+            saved.append((weights, _scatter(old, weights)))
+            torch._foreach_copy_(weights, _scatter(torch.add(old, shift[0], alpha=alpha), weights))
+        else:
+            # With the gradients as the place, the shift may be among them: it is used up first.
+            new = torch._foreach_add(weights, shift, alpha=alpha) if in_place else []
+            grads = list(piece.grads.values())
+            olds = grads if in_place else [torch.empty_like(w) for w in weights]
+            torch._foreach_copy_(olds, weights)
+            saved.append((weights, olds))
+            if in_place:
+                torch._foreach_copy_(weights, new)
+            else:
+                torch._foreach_add_(weights, shift, alpha=alpha)
 
 
 def restore(saved: Saved) -> None:
@@ -108,27 +145,27 @@ def restore(saved: Saved) -> None:
 
 
 def _joint_ties(pieces: list[Piece], support: Tensor) -> Tensor:
-    counts: dict[_sharded.Spread | None, Tensor] = {}
+    counts: dict[_sharded.Spread | None, list[Tensor]] = {}
     for piece in pieces:
         count = torch.zeros_like(support)
-        if piece.params:
-            count = piece.ball.ties(*piece.point(), support.to(count.device)).to(count)
-        counts[piece.spread] = counts.get(piece.spread, 0) + count
-    return torch.stack([_sharded.combine(c, s, 1.0) for s, c in counts.items()]).sum()
+        if piece.weights:
+            point = _widened(piece.point())
+            here = next(iter(point[0].values())).device
+            count = piece.ball.ties(*point, support.to(here)).to(count)
+        counts.setdefault(piece.spread, []).append(count)
+    return tree.combine(
+        [_sharded.combine(tree.combine(c, 1.0), spread, 1.0) for spread, c in counts.items()], 1.0
+    )
 
 
-def _parts(w: Tensor, g: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The pair whole, or in flat pieces if it is large and both lie densely in the same order."""
-    if (
-        w.device.type != "cpu"
-        or w.numel() <= _PIECE
-        or w.stride() != g.stride()
-        or not _is_dense(w)
-    ):
-        yield w, g
-        return
-    flat_w, flat_g = (t.as_strided((t.numel(),), (1,)) for t in (w, g))
-    yield from zip(torch.split(flat_w, _PIECE), torch.split(flat_g, _PIECE), strict=True)
+def _gather(tensors: list[Tensor]) -> Tensor:
+    flat: Tensor = torch._C._nn.flatten_dense_tensors(tensors)
+    return flat
+
+
+def _scatter(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """Views of a gathered tensor, in the shapes of its parts."""
+    return list(torch._C._nn.unflatten_dense_tensors(flat, like))
 
 
 def _is_dense(t: Tensor) -> bool:
@@ -142,8 +179,12 @@ def _is_dense(t: Tensor) -> bool:
     return True
 
 
-def _widened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
-        for name, t in tensors.items()
-    }
+def _widened(
+    point: tuple[dict[str, Tensor], dict[str, Tensor]],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """In a precision in which norms neither overflow nor vanish."""
+    low = (torch.float16, torch.bfloat16)
+    weights, grads = (
+        {name: t.float() if t.dtype in low else t for name, t in part.items()} for part in point
+    )
+    return weights, grads

@@ -323,7 +323,7 @@ class Perturbed(Optimizer, ABC):
         if not _sharded.agree(math.isfinite(support.item()), self.param_groups):
             self._visit.failure = "the gradient at the weights was not finite"
             return
-        climb(pieces, support, saved, fused=self.fused)
+        climb(pieces, support, saved, in_place=self.fused)
 
     def _grads(self) -> list[Tensor]:
         grads = [p.grad for group in self.param_groups for p in group["params"]]

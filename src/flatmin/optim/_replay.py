@@ -113,6 +113,7 @@ class _Hook:
         self._replay = weakref.ref(replay) if replay is not None else None
         self._method = method
 
+    @torch._disable_dynamo  # the decorator of torch's own optimizers, lazy unlike the public one
     def __call__(self, module: nn.Module, args: Any, output: Any = None) -> None:
         replay = self._replay() if self._replay is not None else None
         if replay is not None:
