@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.utils._pytree import tree_leaves
 
 RandomState = tuple[Tensor, dict[int, Tensor]]
@@ -113,7 +114,7 @@ class _Hook:
         self._replay = weakref.ref(replay) if replay is not None else None
         self._method = method
 
-    @torch._disable_dynamo  # the decorator of torch's own optimizers, lazy unlike the public one
+    @_disable_dynamo  # the decorator of torch's own optimizers, lazy unlike the public one
     def __call__(self, module: nn.Module, args: Any, output: Any = None) -> None:
         replay = self._replay() if self._replay is not None else None
         if replay is not None:
