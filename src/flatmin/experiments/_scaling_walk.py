@@ -7,7 +7,7 @@ or a ball is computed for all of them at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -100,9 +100,29 @@ def scaling_walk(
     return Walk(model, stacked, inputs, targets)
 
 
+def rotated(walk: Walk, count: int, seed: int) -> Walk:
+    """Rotate the units between the first two layers, where no activation stands, ``count`` times.
+
+    Another symmetry of this network than a scaling: W₁ becomes Q W₁, and W₂ becomes W₂ Qᵀ.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    start = {
+        name: tensor[:1].expand(count, *tensor.shape[1:]) for name, tensor in walk.params.items()
+    }
+    first, second = start["first.weight"], start["hidden.0.weight"]
+    size = first.shape[1]
+    gauss = torch.randn(count, size, size, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(gauss)[0].to(first.dtype)
+    rotation[0] = torch.eye(size)
+    start["first.weight"] = rotation @ first
+    start["hidden.0.weight"] = second @ rotation.mT
+    return replace(walk, params=start)
+
+
 def ratio(values: Tensor) -> float:
-    """Largest over smallest of positive values: one if nothing moves."""
-    return (values.max() / values.min()).item()
+    """Largest over smallest size: one if nothing moves."""
+    sizes = values.abs()
+    return (sizes.max() / sizes.min()).item()
 
 
 def spread(values: Tensor) -> float:

@@ -6,7 +6,6 @@ loss more in the sharper one.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,10 +105,11 @@ def draw(record: dict[str, Any]) -> Figure:
         right.plot(config["shift"], minimum["rise"], "o", color=color, ms=5)
         right.annotate(
             f"{name} minimum",
-            (numbers["shifts"][-1], minimum["rises"][-1]),
-            xytext=(0, 5 if name == "flat" else -13),
+            (config["shift"], minimum["rise"]),
+            xytext=(10, -4) if name == "sharp" else (0, 12),
             textcoords="offset points",
-            ha="right",
+            ha="left" if name == "sharp" else "center",
+            va="top" if name == "sharp" else "bottom",
             color=color,
         )
     right.plot([], [], color=FAINT, lw=1, ls=":", label="½ · curvature · shift²")
@@ -165,12 +165,14 @@ def _arrow(ax: Axes, name: str, minimum: dict[str, Any]) -> None:
     ax.plot([w, w], [low, high], color=_COLOR[name], lw=2.5)
     ax.plot(w, low, "o", color=_COLOR[name], ms=6)
     ax.plot(w, high, "_", color=_COLOR[name], ms=11, mew=2.5)
-    side = math.copysign(1.0, -w)  # towards the empty middle
-    ax.annotate(
-        f"{name}: rises by {minimum['rise']:.2f}",
-        (w, high),
-        xytext=(14 * side, 0 if name == "sharp" else 26),
-        textcoords="offset points",
+    # Beside the bar, where neither curve passes: outside the narrow well, and below the wide one.
+    side, gap = (1, 0.9) if name == "sharp" else (-1, 0.8)
+    ax.text(
+        w + side * gap,
+        high,
+        f"{name}: rises\nby {minimum['rise']:.2f}"
+        if name == "sharp"
+        else f"{name}: rises by {minimum['rise']:.2f}",
         ha="left" if side > 0 else "right",
         va="center",
         color=_COLOR[name],

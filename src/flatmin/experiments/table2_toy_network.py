@@ -75,10 +75,10 @@ def run(config: Config, scratch: Path) -> dict[str, Any]:
 def draw(record: dict[str, Any]) -> Figure:
     """The layers from left to right, with what they hold."""
     rows = record["numbers"]["rows"]
-    figure, axes = subplots(width=10, height=2.6)
+    figure, axes = subplots(width=10, height=2.2)
     ax = axes[0, 0]
     ax.set_axis_off()
-    ax.set(xlim=(-0.65, len(rows) - 0.35), ylim=(-1.3, 1.0))
+    ax.set(xlim=(-0.65, len(rows) - 0.35), ylim=(-1.25, 0.85))
     for place, row in enumerate(rows):
         linear = row["type"] != "activation function"
         color = COLORS["Adam"] if linear else COLORS["SAM"]
@@ -93,10 +93,10 @@ def draw(record: dict[str, Any]) -> Figure:
             linespacing=1.4,
             bbox={"boxstyle": "round,pad=0.55", "facecolor": color, "edgecolor": "none"},
         )
-        ax.text(place, 0.72, row["type"].replace(" function", ""), ha="center", color=INK)
+        ax.text(place, 0.66, row["type"].replace(" function", ""), ha="center", color=INK)
         held = f"{row['weights']} weights" if linear else "–"
         held += f"\n{row['biases'] or 'no'} biases" if linear else ""
-        ax.text(place, -0.72, held, ha="center", va="top", color=INK, linespacing=1.4)
+        ax.text(place, -0.56, held, ha="center", va="top", color=INK, linespacing=1.4)
         if place:
             arrow = {"arrowstyle": "-|>", "color": "#8C8C8C", "lw": 1}
             ax.annotate("", (place - 0.41, 0), (place - 0.59, 0), arrowprops=arrow)
