@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -64,10 +65,11 @@ class Log:
     def __init__(
         self, folder: Path | None, *, tensorboard: bool = False, progress: str | None = None
     ) -> None:
+        self._board_writer = _board_writer(folder) if tensorboard else None
+        self._board: Any = None
         self._file = (folder / "log.jsonl").open("a", encoding="utf-8") if folder else None
         if self._file:
             _claim(self._file)
-        self._board = _board(folder) if tensorboard else None
         self._progress = progress
         self._bar: Any = None
 
@@ -91,8 +93,10 @@ class Log:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
 
-    def begin(self, done: int, whole: int) -> None:
-        """Show the bar, counting images."""
+    def begin(self, step: int, done: int, whole: int) -> None:
+        """Show the bar, counting images; start TensorBoard, without what follows the step."""
+        if self._board_writer:
+            self._board = self._board_writer(purge_step=step + 1)
         self._bar = _bar(self._progress, done, whole)
 
     def count(self, images: int) -> None:
@@ -115,7 +119,7 @@ class Log:
         self.write("epoch", **values)
         for name, value in values.items():
             if self._board and value is not None and name not in ("epoch", "step"):
-                self._board.add_scalar(f"epoch/{name}", value, record.epoch)
+                self._board.add_scalar(f"epoch/{name}", value, record.step)
 
     def close(self) -> None:
         """Close everything that is open."""
@@ -147,7 +151,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _board(folder: Path | None) -> Any:
+def _board_writer(folder: Path | None) -> Any:
     if folder is None:
         raise ValueError("TensorBoard needs a place to write; give out.")
     try:
@@ -156,7 +160,7 @@ def _board(folder: Path | None) -> Any:
         raise ImportError(
             'TensorBoard is not installed: pip install "flatmin[integrations]".'
         ) from error
-    return SummaryWriter(str(folder / "tensorboard"))
+    return partial(SummaryWriter, str(folder / "tensorboard"))
 
 
 def _bar(name: str | None, done: int, whole: int) -> Any:

@@ -160,7 +160,7 @@ def _epochs(
 ) -> None:
     """Go on to the last epoch."""
     config, team = state.config, state.team
-    log.begin(state.images_done, state.images_in_all)
+    log.begin(state.step, state.images_done, state.images_in_all)
     while state.epoch < config.epochs:
         batches = state.rest_of_epoch()
         while count := state.advance(batches):
