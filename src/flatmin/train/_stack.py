@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from flatmin import _tree as tree
 from flatmin._types import Params
 from flatmin.ball import Ball, Elementwise
+from flatmin.train._features_first import FeaturesFirst
 
-Losses = Callable[[Params], Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Stack:
     """Some members' parameters, the ball with their radii, and their base optimizer."""
 
     rows: Tensor  # the members' numbers in the ensemble
+    model: nn.Module  # a copy of its own: a functional call is not for two threads at once
+    loss_function: LossFunction
     params: dict[str, nn.Parameter]
     ball: Ball | None
     base: Optimizer
@@ -31,6 +36,8 @@ class Stack:
     @classmethod
     def build(
         cls,
+        model: nn.Module,
+        loss_function: LossFunction,
         params: Params,
         rows: list[int],
         balls: Sequence[Ball | None],
@@ -44,18 +51,30 @@ class Stack:
         optimizer = base(list(own.values()))
         return cls(
             index,
+            copy.deepcopy(model),
+            loss_function,
             own,
             _merge([ball for ball in balls if ball is not None], like),
             optimizer,
             schedule(optimizer) if schedule else None,
         )
 
-    def step(self, losses_at: Losses) -> Tensor:
+    def train_epoch(self, inputs: Tensor, targets: Tensor, batch_size: int) -> Tensor:
+        """Take a step for each batch and one of the schedule; give each member's mean loss."""
+        batches = [torch.split(t, batch_size, dim=1) for t in (inputs, targets)]
+        with FeaturesFirst():
+            losses = [self._step(x, y) for x, y in zip(*batches, strict=True)]
+        if self.schedule is not None:
+            self.schedule.step()
+        return torch.stack(losses).mean(dim=0)
+
+    def _step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Take one step with the gradient at the top of the climb; give the losses before it."""
-        losses, grads = _value_and_grad(losses_at, self.params)
+        point = self._point()
+        losses, grads = self._value_and_grad(point, inputs, targets)
         if self.ball is not None:
-            shift = self.ball.shift(self._point(), grads)
-            _, grads = _value_and_grad(losses_at, tree.tree_map(torch.add, self._point(), shift))
+            top = tree.tree_map(torch.add, point, self.ball.shift(point, grads))
+            _, grads = self._value_and_grad(top, inputs, targets)
         for name, param in self.params.items():
             param.grad = grads[name]
         self.base.step()
@@ -87,6 +106,19 @@ class Stack:
     def _point(self) -> dict[str, Tensor]:
         return {name: p.detach() for name, p in self.params.items()}
 
+    def _value_and_grad(
+        self, point: Params, inputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Each member's loss, and the gradient of each loss in its own parameters."""
+
+        def loss(w: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            return self.loss_function(functional_call(self.model, w, (x,)), y)
+
+        leaves = {name: p.detach().requires_grad_() for name, p in point.items()}
+        losses: Tensor = vmap(loss)(leaves, inputs, targets)
+        grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
+        return losses.detach(), dict(zip(leaves, grads, strict=True))
+
 
 def rows_by_kind(balls: Sequence[Ball | None], together: int) -> Iterator[list[int]]:
     """Group the numbers of members that climb in the same way, up to ``together`` at a time."""
@@ -117,11 +149,3 @@ def _merge(balls: Sequence[Ball], like: Tensor) -> Ball | None:
         scale = replace(scale, eta=torch.tensor(etas, dtype=like.dtype, device=like.device))
     rho = torch.tensor([ball.rho for ball in balls], dtype=like.dtype, device=like.device)
     return replace(balls[0], rho=rho, scale=scale)
-
-
-def _value_and_grad(losses_at: Losses, point: Params) -> tuple[Tensor, dict[str, Tensor]]:
-    """Each member's loss, and the gradient of each loss in its own parameters."""
-    leaves = {name: p.detach().requires_grad_() for name, p in point.items()}
-    losses = losses_at(leaves)
-    grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
-    return losses.detach(), dict(zip(leaves, grads, strict=True))

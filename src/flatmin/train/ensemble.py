@@ -3,88 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from flatmin._types import Params
-from flatmin.ball import Ball, Elementwise
-from flatmin.train._features_first import FeaturesFirst
-from flatmin.train._stack import Stack, rows_by_kind
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+from flatmin.ball import Ball
+from flatmin.train._members import check_balls, count_members
+from flatmin.train._side_by_side import side_by_side
+from flatmin.train._stack import LossFunction, Stack, rows_by_kind
+from flatmin.train.stacked import ensemble_outputs
 
 # The most members whose activations and parameters still lie in the processor's cache together.
-_TOGETHER = 1024
-
-
-def stack_networks(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """Stack the parameters of equal networks along a new first dimension.
-
-    Args:
-        networks: Networks with the same names and shapes of parameters. Read, never written.
-
-    Returns:
-        Copies of the parameters, each of shape ``[members, ...]``.
-
-    Raises:
-        ValueError: If there is no network, or one has other parameters than the first.
-
-    Example:
-        >>> params = stack_networks([nn.Linear(2, 1) for _ in range(3)])
-        >>> {name: tuple(value.shape) for name, value in params.items()}
-        {'weight': (3, 1, 2), 'bias': (3, 1)}
-    """
-    if not networks:
-        raise ValueError("networks must hold at least one network, got none.")
-    states = [dict(network.named_parameters()) for network in networks]
-    shapes = [{name: tuple(p.shape) for name, p in state.items()} for state in states]
-    for number, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            names = sorted(
-                name
-                for name in shape.keys() | shapes[0].keys()
-                if shape.get(name) != shapes[0].get(name)
-            )
-            raise ValueError(
-                f"The networks of an ensemble must have equal parameters, but network {number} "
-                f"differs from network 0 in {names[0]}: {shape.get(names[0])} against "
-                f"{shapes[0].get(names[0])}; build them all with the same arguments."
-            )
-    return {name: torch.stack([s[name].detach() for s in states]) for name in states[0]}
-
-
-def ensemble_outputs(
-    model: nn.Module, params: Params, inputs: Tensor, *, shared: bool = False
-) -> Tensor:
-    """Outputs of every member of an ensemble.
-
-    Args:
-        model: One network of the kind; its own parameters are not used.
-        params: Stacked parameters, each ``[members, ...]``.
-        inputs: Inputs of each member, ``[members, n, ...]``; or, where ``shared``, ``[n, ...]``.
-        shared: Whether all members see the same inputs.
-
-    Returns:
-        Outputs of shape ``[members, n, ...]``, without a gradient.
-
-    Example:
-        >>> params = {"weight": torch.tensor([[[1.0]], [[2.0]]])}
-        >>> layer = nn.Linear(1, 1, bias=False)
-        >>> ensemble_outputs(layer, params, torch.tensor([[3.0]]), shared=True).flatten().tolist()
-        [3.0, 6.0]
-    """
-    with torch.no_grad(), FeaturesFirst():
-        outputs: Tensor = vmap(
-            lambda w, x: functional_call(model, w, (x,)), in_dims=(0, None if shared else 0)
-        )(dict(params), inputs)
-    return outputs
+_TOGETHER = 512
 
 
 class Ensemble:
@@ -122,8 +57,8 @@ class Ensemble:
     Raises:
         TypeError: If an entry of ``balls`` is neither a ball nor None.
         ValueError: If the parameters are not stacked parameters of ``model``, ``balls`` has another
-            length than the members, a ball is already one of several members, or the model or the
-            base optimizer would mix members.
+            length than the members, a ball is already one of several members, or the model keeps
+            running statistics.
 
     Example:
         Two members minimize w² from w = 1 by SGD of rate 0.1: one with the gradient there, 2, and
@@ -159,18 +94,18 @@ class Ensemble:
         schedule: Callable[[Optimizer], LRScheduler] | None = None,
         together: int = _TOGETHER,
     ) -> None:
-        members = _count_members(model, params)
-        _check_balls(balls, members)
+        members = count_members(model, params)
+        check_balls(balls, members)
         if together < 1:
             raise ValueError(f"together must be at least 1 member, got {together}.")
         self.model = model
-        self.loss_function = loss_function
         self.members = members
-        self._dtype = next(iter(params.values())).dtype
         self.epoch = 0
         self.diverged: dict[int, int] = {}
         self._stacks = [
-            Stack.build(params, rows, [balls[m] for m in rows], base, schedule)
+            Stack.build(
+                model, loss_function, params, rows, [balls[m] for m in rows], base, schedule
+            )
             for rows in rows_by_kind(balls, together)
         ]
 
@@ -213,13 +148,16 @@ class Ensemble:
                 )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        losses = torch.empty(self.members, dtype=self._dtype, device=inputs.device)
-        for stack in self._stacks:
+
+        def train(stack: Stack) -> Tensor:
             rows = stack.rows[:, None]
             chosen = order[stack.rows]
-            losses[stack.rows] = self._train(
-                stack, inputs[rows, chosen], targets[rows, chosen], batch_size
-            )
+            return stack.train_epoch(inputs[rows, chosen], targets[rows, chosen], batch_size)
+
+        parts = side_by_side(train, self._stacks)
+        losses = torch.empty(self.members, dtype=parts[0].dtype, device=parts[0].device)
+        for stack, part in zip(self._stacks, parts, strict=True):
+            losses[stack.rows] = part
         self.epoch += 1
         for stack in self._stacks:
             for member in stack.not_finite():
@@ -270,78 +208,3 @@ class Ensemble:
             stack.load_state_dict(saved)
         self.epoch = state["epoch"]
         self.diverged = dict(state["diverged"])
-
-    def _train(self, stack: Stack, inputs: Tensor, targets: Tensor, batch_size: int) -> Tensor:
-        """One epoch of one stack; mean loss of each of its members."""
-        pairs = list(
-            zip(*(torch.split(t, batch_size, dim=1) for t in (inputs, targets)), strict=True)
-        )
-        total = torch.zeros_like(stack.rows, dtype=self._dtype)
-        with FeaturesFirst():
-            for x, y in pairs:
-                total += stack.step(partial(self._losses, x, y))
-        if stack.schedule is not None:
-            stack.schedule.step()
-        return total / len(pairs)
-
-    def _losses(self, inputs: Tensor, targets: Tensor, params: Params) -> Tensor:
-        """Loss of each member of a stack."""
-
-        def loss(w: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            return self.loss_function(functional_call(self.model, w, (x,)), y)
-
-        losses: Tensor = vmap(loss)(dict(params), inputs, targets)
-        return losses
-
-
-def _count_members(model: nn.Module, params: Params) -> int:
-    """Count the members after checking that these are stacked parameters of the model."""
-    if any(
-        isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats
-        for m in model.modules()
-    ):
-        raise ValueError(
-            "The model keeps running statistics (BatchNorm), which an ensemble cannot train; "
-            "use GroupNorm or LayerNorm, or track_running_stats=False."
-        )
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    if shapes.keys() != params.keys():
-        odd = sorted(shapes.keys() ^ params.keys())
-        raise ValueError(
-            f"params must name the parameters of the model, but differ in {', '.join(odd)}; "
-            "build them with stack_networks."
-        )
-    members = {p.shape[0] if p.ndim else 0 for p in params.values()}
-    if len(members) != 1 or 0 in members:
-        raise ValueError(
-            f"params must agree in their first dimension, the members, got {sorted(members)}; "
-            "build them with stack_networks."
-        )
-    (count,) = members
-    for name, p in params.items():
-        if tuple(p.shape[1:]) != shapes[name]:
-            raise ValueError(
-                f"{name} must have shape {(count, *shapes[name])}: members first, then as in the "
-                f"model; got {tuple(p.shape)}."
-            )
-    return count
-
-
-def _check_balls(balls: Sequence[Ball | None], members: int) -> None:
-    if len(balls) != members:
-        raise ValueError(
-            f"balls must have one entry for each of the {members} members, got {len(balls)}; "
-            "for one ball for all, write [ball] * members."
-        )
-    for number, ball in enumerate(balls):
-        if ball is not None and not isinstance(ball, Ball):
-            raise TypeError(
-                f"balls[{number}] must be a Ball, or None for the base optimizer alone, "
-                f"got {ball!r}."
-            )
-        eta = ball.scale.eta if ball and isinstance(ball.scale, Elementwise) else 0.0
-        if ball is not None and (isinstance(ball.rho, Tensor) or isinstance(eta, Tensor)):
-            raise ValueError(
-                f"balls[{number}] must be the ball of one member, with numbers for rho and eta, "
-                "not tensors; write [Ball(rho) for rho in rhos]."
-            )
