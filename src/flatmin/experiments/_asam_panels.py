@@ -27,7 +27,7 @@ def panels(numbers: dict[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.8), layout="constrained")
-    above, below = np.atleast_1d(figure.subfigures(2, 1, height_ratios=[1, 1.1]))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.1])[:, 0]
     a, b, c = above.subplots(1, 3)
     d, e = below.subplots(1, 2, width_ratios=[1, 1.5])
     published = numbers["measures"][f"{PUBLISHED} | {PLAIN}"]
