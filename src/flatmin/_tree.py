@@ -63,6 +63,14 @@ def multiply(tree: Params, other: Params) -> dict[str, Tensor]:
     return _as_tree(tree, torch._foreach_mul(_list(tree), [other[name] for name in tree]))
 
 
+def signs(tree: Params) -> dict[str, Tensor]:
+    """Signs of all elements; of complex ones, the numbers of size one in their direction."""
+    tensors = _list(tree)
+    if any(t.is_complex() for t in tensors):
+        return tree_map(torch.sgn, tree)
+    return _as_tree(tree, torch._foreach_sign(tensors))
+
+
 def dot(tree: Params, other: Params) -> Tensor:
     """Inner product over all tensors, in at least double the precision of a plain float32 sum."""
     terms = [(t.double() * other[name].double()).sum() for name, t in tree.items()]

@@ -26,6 +26,9 @@ class Scale(Protocol):
         The tensors are new, for the caller to write into. ``leading`` is 1 for stacked networks.
         """
 
+    def __hash__(self) -> int:
+        """Scales are values: what is compiled for one serves all that equal it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -208,7 +211,7 @@ class Ball:
         Returns:
             A new vector over the names of ``u``.
         """
-        return _times(self._factors(params, u), u)
+        return _times(self._factors(params, u), u, spend=True)
 
     def support(self, params: Params, grad: Params) -> Tensor:
         r"""Largest first-order rise in the ball.
@@ -262,12 +265,12 @@ class Ball:
         factors = self._factors(params, grad)
         v = _times(factors, grad)
         if self.p == math.inf:
-            v = tree.tree_map(torch.sgn, v)
+            v = tree.signs(v)
         elif self.p == 1.0:
             v = tree.tree_map(lambda t: self._peaks(t, support), v)
         elif self.p != 2.0:
             v = tree.tree_map(lambda t: t.sgn() * t.abs().pow(self.dual_order - 1.0), v)
-        return _times(factors, v)
+        return _times(factors, v, spend=True)
 
     def length(self, support: Tensor, ties: Tensor | None = None) -> Tensor:
         """The factor that makes the shift of a direction; zero where the support is.
@@ -338,7 +341,7 @@ class Ball:
         """
         leading = tree.leading(self.rho)
         x = {name: _sample_coordinates(t, self.p, generator) for name, t in params.items()}
-        if not self.p == math.inf:
+        if self.p != math.inf:
             length = tree.norm(x, self.p, leading)
             y = torch.empty_like(length).exponential_(generator=generator)
             x = tree.scale(x, (length**self.p + y) ** (-1.0 / self.p))
@@ -358,14 +361,17 @@ class Ball:
         return torch.clamp(t, -bound, bound)
 
 
-def _times(factors: Params, vector: Params) -> dict[str, Tensor]:
-    """Multiply by a diagonal that is one where a name is missing; tensors are new or untouched."""
+def _times(factors: Params, vector: Params, *, spend: bool = False) -> dict[str, Tensor]:
+    """Multiply by a diagonal, one where a name is missing; ``spend`` overwrites the factors."""
     names = [name for name in vector if name in factors]
     if not names:
         return dict(vector)
-    products = torch._foreach_mul(
-        [vector[name] for name in names], [factors[name] for name in names]
-    )
+    left, right = [factors[name] for name in names], [vector[name] for name in names]
+    if spend and all(f.shape == v.shape for f, v in zip(left, right, strict=True)):
+        torch._foreach_mul_(left, right)
+        products = left
+    else:
+        products = list(torch._foreach_mul(left, right))
     return {**vector, **dict(zip(names, products, strict=True))}
 
 

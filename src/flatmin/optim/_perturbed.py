@@ -312,7 +312,7 @@ class Perturbed(Optimizer, ABC):
                 for i, (name, p) in enumerate(zip(self._names(group), group["params"], strict=True))
                 if p.grad is not None
             }
-            pieces += cut(ball, sign, pairs)
+            pieces += cut(ball, sign, pairs, fused=self.fused)
         return pieces
 
     def _climb(self, saved: list[tuple[list[Tensor], list[Tensor]]]) -> None:
@@ -323,7 +323,7 @@ class Perturbed(Optimizer, ABC):
         if not _sharded.agree(math.isfinite(support.item()), self.param_groups):
             self._visit.failure = "the gradient at the weights was not finite"
             return
-        climb(pieces, support, saved, in_place=self.fused)
+        climb(pieces, support, saved)
 
     def _grads(self) -> list[Tensor]:
         grads = [p.grad for group in self.param_groups for p in group["params"]]

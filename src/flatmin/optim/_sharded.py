@@ -17,13 +17,14 @@ Spread = tuple[Any, tuple[Any, ...]]
 """Device mesh and placements of a sharded tensor."""
 
 
-def _distributed() -> bool:
+def active() -> bool:
+    """Whether there are other processes at all."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def spread(tensor: Tensor) -> Spread | None:
     """How a tensor is spread over processes; None for an ordinary one."""
-    if not _distributed():
+    if not active():
         return None
     from torch.distributed.tensor import DTensor
 
@@ -53,7 +54,7 @@ def combine(norm: Tensor, spread: Spread | None, order: float) -> Tensor:
 
 def agree(flag: bool, groups: Iterable[dict[str, Any]]) -> bool:
     """Whether the flag is true on every process that holds a part of the parameters."""
-    if not _distributed():
+    if not active():
         return flag
     meshes = {s[0] for group in groups for p in group["params"] if (s := spread(p))}
     for mesh in sorted(meshes, key=lambda m: m.mesh.flatten().tolist()):

@@ -1,0 +1,229 @@
+"""What a SAM step costs beyond its two gradients: the climb and the way back.
+
+Times climb + restore alone, without a model, on the parameter set of WRN-28-10 and on one of many
+small tensors, beside pytorch-optimizer's SAM, a loop over parameters in the style of the published
+code, and the limit: copies of all parameters, timed in the same run. The contenders take turns, so
+that a busy machine slows all of them; the medians are reported.
+
+    python benchmarks/step_cost.py             # writes docs/results/step_cost.json and .png
+    python benchmarks/step_cost.py --draw      # draws the figure again from the JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flatmin import ASAM, SAM
+from flatmin.models import WideResNet
+
+OUT = Path(__file__).parents[1] / "docs" / "results" / "step_cost"
+
+Named = list[tuple[str, torch.nn.Parameter]]
+Action = Callable[[], None]
+
+
+class Still(torch.optim.Optimizer):
+    """A base optimizer that does not move, so that only the wrapper's own work is timed."""
+
+    def __init__(self, params: Any, lr: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure: Any = None) -> None:
+        """Do nothing."""
+
+
+def wrn_28_10() -> Named:
+    with torch.device("meta"):
+        model = WideResNet(28, 10)
+    return [
+        (name, torch.nn.Parameter(torch.randn(p.shape) * 0.05))
+        for name, p in model.named_parameters()
+    ]
+
+
+def many_small() -> Named:
+    return [(f"{i}.weight", torch.nn.Parameter(torch.randn(64, 64))) for i in range(300)]
+
+
+def ours(named: Named, kind: type, **options: Any) -> Action:
+    optimizer = kind(Still(named), **options)
+
+    def action() -> None:
+        with optimizer.perturbed():
+            pass
+
+    return action
+
+
+def published_loop(named: Named, adaptive: bool, rho: float) -> Action:
+    """One parameter at a time, a temporary per operation, weights kept as clones."""
+    params = [p for _, p in named]
+
+    @torch.no_grad()
+    def action() -> None:
+        norms = []
+        for p in params:
+            assert p.grad is not None
+            norms.append(((p.abs() if adaptive else 1.0) * p.grad).norm(p=2))
+        factor = rho / (torch.stack(norms).norm(p=2) + 1e-12)
+        old = []
+        for p in params:
+            assert p.grad is not None
+            old.append(p.clone())
+            p.add_((p.square() if adaptive else 1.0) * p.grad * factor)
+            p.grad = None
+        for p, clean in zip(params, old, strict=True):
+            p.copy_(clean)
+
+    return action
+
+
+def pytorch_optimizer(named: Named, adaptive: bool, rho: float, foreach: bool) -> Action:
+    from pytorch_optimizer import SAM as PeerSAM
+
+    optimizer = PeerSAM(
+        [p for _, p in named], Still, rho=rho, adaptive=adaptive, foreach=None, lr=0.0
+    )
+    for group in optimizer.param_groups:
+        group["foreach"] = foreach
+
+    def action() -> None:
+        optimizer.first_step(zero_grad=True)
+        optimizer.second_step()
+
+    return action
+
+
+def contenders(named: Named) -> dict[str, Action]:
+    inf = {"p": math.inf, "rho": 1e-3}
+    table: dict[str, Action] = {}
+    for name, kind in (("SAM", SAM), ("ASAM", ASAM)):
+        adaptive = kind is ASAM
+        rho = 0.5 if adaptive else 0.05
+        table |= {
+            f"{name}": ours(named, kind),
+            f"{name}, fused": ours(named, kind, fused=True),
+            f"{name}, p = ∞": ours(named, kind, **inf),
+            f"{name}, p = ∞, fused": ours(named, kind, **inf, fused=True),
+            f"{name}, published loop": published_loop(named, adaptive, rho),
+            f"{name}, pytorch-optimizer": pytorch_optimizer(named, adaptive, rho, False),
+            f"{name}, pytorch-optimizer foreach": pytorch_optimizer(named, adaptive, rho, True),
+        }
+    return table
+
+
+def measure(named: Named, repeats: int) -> dict[str, Any]:
+    params = [p for _, p in named]
+    grads = [torch.randn_like(p) for p in params]
+    target = [torch.empty_like(p) for p in params]
+
+    def copy() -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(target, params)
+
+    table = {"copy": copy, **contenders(named)}
+    seconds: dict[str, list[float]] = {name: [] for name in table}
+    for turn in range(-2, repeats):  # two turns to warm up
+        for name, action in table.items():
+            for p, grad in zip(params, grads, strict=True):
+                p.grad = fresh(grad) if name.endswith("fused") else grad
+            start = time.perf_counter()
+            action()
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    size = sum(p.numel() * p.element_size() for p in params)
+    return {
+        "tensors": len(params),
+        "numbers": sum(p.numel() for p in params),
+        "bandwidth_gb_per_s": 2 * size / medians["copy"] / 1e9,
+        "seconds": medians,
+        "copies": {name: value / medians["copy"] for name, value in medians.items()},
+        "ratios": {
+            f"{kind}{mode}": medians[f"{kind}{mode}"]
+            / min(v for n, v in medians.items() if n.startswith(kind + ",") and is_peer(n))
+            for kind in ("SAM", "ASAM")
+            for mode in ("", ", fused")
+        },
+    }
+
+
+def fresh(grad: Tensor) -> Tensor:
+    """A gradient that may be written to, as after a real backward pass."""
+    return grad.clone()
+
+
+def is_peer(name: str) -> bool:
+    return "published" in name or "pytorch-optimizer" in name
+
+
+def draw(record: dict[str, Any]) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    sets = record["sets"]
+    figure, axes = plt.subplots(1, len(sets), figsize=(12, 5.2), layout="constrained")
+    for axis, (title, numbers) in zip(axes, sets.items(), strict=True):
+        names = [name for name in numbers["copies"] if name != "copy"][::-1]
+        values = [numbers["copies"][name] for name in names]
+        colors = ["0.65" if is_peer(name) else "#1b7837" for name in names]
+        axis.barh(names, values, color=colors)
+        for y, value in enumerate(values):
+            axis.text(value, y, f" {value:.1f}", va="center", fontsize=9)
+        axis.axvline(3.5, color="k", lw=0.8, ls=":")
+        axis.set_xlim(0, max(values) * 1.12)
+        axis.set_xlabel("climb + restore, in copies of all parameters")
+        axis.set_title(f"{title}: {numbers['tensors']} tensors, {numbers['numbers']:,} numbers")
+    figure.suptitle(
+        f"flatmin (green) and others (grey); dotted: the traffic SAM needs, 3.5 copies\n"
+        f"{record['machine']}, {record['threads']} threads, torch {record['torch']}",
+        fontsize=10,
+    )
+    figure.savefig(OUT.with_suffix(".png"), dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--draw", action="store_true")
+    options = parser.parse_args()
+    if not options.draw:
+        torch.set_num_threads(options.threads)
+        torch.manual_seed(0)
+        record = {
+            "machine": platform.processor() or platform.machine(),
+            "threads": options.threads,
+            "torch": torch.__version__,
+            "repeats": options.repeats,
+            "sets": {
+                "WRN-28-10": measure(wrn_28_10(), options.repeats),
+                "many small": measure(many_small(), 4 * options.repeats),
+            },
+        }
+        OUT.parent.mkdir(parents=True, exist_ok=True)
+        OUT.with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False))
+    record = json.loads(OUT.with_suffix(".json").read_text())
+    for title, numbers in record["sets"].items():
+        print(f"{title} (copy: {numbers['seconds']['copy'] * 1e3:.2f} ms)")
+        for name, copies in numbers["copies"].items():
+            print(f"  {name:34s} {copies:6.2f} copies")
+        print("  ratios to the faster peer:", {k: round(v, 2) for k, v in numbers["ratios"].items()})
+    draw(record)
+
+
+if __name__ == "__main__":
+    main()
