@@ -367,7 +367,9 @@ def _times(factors: Params, vector: Params, *, spend: bool = False) -> dict[str,
     if not names:
         return dict(vector)
     left, right = [factors[name] for name in names], [vector[name] for name in names]
-    if spend and all(f.shape == v.shape for f, v in zip(left, right, strict=True)):
+    if spend and all(
+        f.shape == v.shape and f.dtype == v.dtype for f, v in zip(left, right, strict=True)
+    ):
         torch._foreach_mul_(left, right)
         products = left
     else:
