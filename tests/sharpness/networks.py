@@ -30,9 +30,10 @@ def trained(seed: int, *, steps: int = 60, dtype: torch.dtype = torch.float64) -
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = ReportMLP().double()
-    points, labels = figure8(
-        200, 5.0, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
+    generator = torch.Generator().manual_seed(seed)
+    points, labels = figure8(200, 5.0, generator=generator, dtype=torch.float64)
+    order = torch.randperm(200, generator=generator)
+    points, labels = points[order], labels[order]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(steps):
         optimizer.zero_grad()

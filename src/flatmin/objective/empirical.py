@@ -82,7 +82,7 @@ class EmpiricalLoss:
                 "model must be the plain network, got DistributedDataParallel; pass model.module, "
                 "and the processes as group=."
             )
-        if iter(batches) is batches:
+        if isinstance(batches, Iterator):
             raise TypeError(
                 "batches can be iterated only once, but a measure evaluates the loss many times; "
                 "pass list(batches), or a DataLoader with shuffle=False."
