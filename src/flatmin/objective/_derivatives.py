@@ -11,6 +11,8 @@ from flatmin._types import Params
 
 def leaves(params: Params) -> dict[str, Tensor]:
     """The same numbers as starting points of a graph of their own."""
+    if not params:
+        raise ValueError("params must name at least one tensor to differentiate by, got none.")
     for name, t in params.items():
         if not t.is_floating_point():
             raise TypeError(f"params must be floating tensors, got {t.dtype} for {name!r}.")
