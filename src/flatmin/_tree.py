@@ -98,7 +98,9 @@ def combine(norms: Iterable[Tensor], order: float) -> Tensor:
     if len(parts) == 1:
         return parts[0]
     home = parts[0].device
-    stacked = torch.stack([part.to(home) for part in parts])
+    if any(part.device != home for part in parts):
+        parts = [part.to(home) for part in parts]
+    stacked = torch.stack(parts)
     whole: Tensor = torch.linalg.vector_norm(stacked, order, dim=0)
     return whole
 

@@ -8,97 +8,142 @@ so that an operation is dispatched once for many of them; on an accelerator all 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flatmin import _tree as tree
-from flatmin.ball import Ball
+from flatmin.ball import Ball, Identity, is_bias
 from flatmin.optim import _fused, _sharded
 
 # Numbers per piece on a CPU: few enough for the cache, enough to keep two threads busy.
 _PIECE = 1 << 18
 
+# So many small tensors of one shape, up to so many numbers, are copied into one to be worked on.
+_STACK, _STACKED = 4, 1 << 19
+
 Saved = list[tuple[list[Tensor], list[Tensor]]]
 Pairs = dict[str, tuple[Tensor, Tensor]]
 """Names to (parameter, gradient)."""
 
+_Kind = tuple[_sharded.Spread | None, torch.device, torch.dtype, torch.Size | None, bool]
+"""What small tensors must have in common: where they are, type, shape (None: any), bias or not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Local tensors of one group, device, type and layout over processes, with their gradients.
-
-    A fused piece is one flat tensor whose arithmetic is compiled, and whose old weights take the
-    place of its gradient.
-    """
+    """Local tensors of one group, device, type and layout over processes, with their gradients."""
 
     ball: Ball
     sign: float
     spread: _sharded.Spread | None
-    fused: bool
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    grads: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor]
+    grads: dict[str, Tensor]
+
+    def point(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Weights and gradients to compute on."""
+        return self.weights, self.grads
 
     def support(self) -> Tensor:
         """Support of the ball, as far as this piece goes."""
-        if self.fused:
-            return _fused.support(self.ball, self.weights, self.grads)
-        return self.ball.support(_widened(self.weights), _widened(self.grads))
+        weights, grads = self.point()
+        return self.ball.support(_widened(weights), _widened(grads))
 
     def ties(self, support: Tensor) -> Tensor:
         """Coordinates of this piece that share the largest value."""
-        if not self.weights:
+        weights, grads = self.point()
+        if not weights:
             return torch.zeros_like(support)
-        here = next(iter(self.weights.values())).device
-        point = _widened(self.weights), _widened(self.grads)
-        return self.ball.ties(*point, support.to(here)).to(support)
+        support_here = support.to(next(iter(weights.values())).device)
+        return self.ball.ties(_widened(weights), _widened(grads), support_here).to(support)
 
-    def climb(self, support: Tensor, length: Tensor, saved: Saved) -> None:
+    def climb(self, support: Tensor, length: float, saved: Saved) -> None:
         """Shift the weights; what they were is added to ``saved`` before they change."""
-        if self.fused:
-            _fused.climb(self.ball, self.weights, self.grads, self.sign * length, saved)
+        if not self.weights:
             return
         weights = list(self.weights.values())
-        here = weights[0].device
-        shift = self.ball.direction(_widened(self.weights), _widened(self.grads), support.to(here))
-        old = _clones(weights)
-        saved.append((weights, old))
-        torch._foreach_add_(weights, list(shift.values()), alpha=self.sign * length.item())
+        support = support.to(weights[0].device)
+        shift = self.ball.direction(_widened(self.weights), _widened(self.grads), support)
+        saved.append((weights, _clones(weights)))
+        torch._foreach_add_(weights, list(shift.values()), alpha=self.sign * length)
 
 
-def cut(ball: Ball, sign: float, pairs: Pairs, *, fused: bool) -> list[Piece]:
+@dataclass(frozen=True, slots=True)
+class Stack(Piece):
+    """Small tensors of one shape, copied into one to be worked on."""
+
+    def point(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One tensor each; all are biases or none is, so one name can stand for them."""
+        name = next(iter(self.weights))
+        return (
+            {name: torch.stack(list(self.weights.values()))},
+            {name: torch.stack(list(self.grads.values()))},
+        )
+
+    def climb(self, support: Tensor, length: float, saved: Saved) -> None:
+        """Shift the weights; what they were is added to ``saved`` before they change."""
+        weights = list(self.weights.values())
+        point, grad = self.point()
+        ((name, old),) = point.items()
+        shift = self.ball.direction(_widened(point), _widened(grad), support)[name]
+        saved.append((weights, list(old.unbind())))
+        new = torch.add(old, shift, alpha=self.sign * length)
+        torch._foreach_copy_(weights, list(new.unbind()))
+
+
+@dataclass(frozen=True, slots=True)
+class Fused(Piece):
+    """One flat tensor whose arithmetic is compiled; its old values replace the gradient."""
+
+    def support(self) -> Tensor:
+        """Support of the ball, as far as this piece goes."""
+        return _fused.support(self.ball, self.weights, self.grads)
+
+    def climb(self, support: Tensor, length: float, saved: Saved) -> None:
+        """Shift the weights; what they were is added to ``saved``."""
+        _fused.climb(self.ball, self.weights, self.grads, self.sign * length, saved)
+
+
+def cut(ball: Ball, sign: float, pairs: Pairs, *, fused: bool) -> Iterator[Piece]:
     """Cut the parameters of one group into pieces."""
-    pieces: list[Piece] = []
-    shared: dict[object, tuple[Piece, int]] = {}
+    small: dict[_Kind, Pairs] = {}
     sharded = _sharded.active()
-    for name, (param, grad) in pairs.items():
-        w, g, spread = param, grad, None
+    scaled = ball.scale != Identity()
+    for name, (w, g) in pairs.items():
+        spread = None
         if sharded:
-            w, g, spread = _sharded.local(param), _sharded.local(grad), _sharded.spread(param)
+            w, g, spread = _sharded.local(w), _sharded.local(g), _sharded.spread(w)
         if g.is_sparse:
             g = g.to_dense()
-        size = w.numel()
-        on_cpu = w.is_cpu
         if fused and _fused.suits(ball, w, g) and _is_flat(w, g):
-            flat = ({name: t.as_strided((size,), (1,))} for t in (w, g))
-            pieces.append(Piece(ball, sign, spread, True, *flat))
-        elif size > _PIECE and on_cpu and _is_flat(w, g):
-            flats = (torch.split(t.as_strided((size,), (1,)), _PIECE) for t in (w, g))
-            pieces += [
-                Piece(ball, sign, spread, False, {name: part_w}, {name: part_g})
-                for part_w, part_g in zip(*flats, strict=True)
-            ]
+            yield Fused(ball, sign, spread, *({name: flat} for flat in _flat(w, g)))
+        elif w.is_cpu and w.numel() > _PIECE and _is_flat(w, g):
+            for parts in zip(*(torch.split(flat, _PIECE) for flat in _flat(w, g)), strict=True):
+                yield Piece(ball, sign, spread, *({name: part} for part in parts))
         else:
-            key = (w.device, w.dtype, spread)
-            piece, room = shared.get(key, (None, 0))
-            if piece is None or (on_cpu and room < size):
-                piece, room = Piece(ball, sign, spread, False), _PIECE
-                pieces.append(piece)
-            if size:
-                piece.weights[name], piece.grads[name] = w, g
-            shared[key] = (piece, room - size)
-    return pieces
+            # A stack pays where several operations share it: not for a scale that does nothing.
+            shape = w.shape if w.is_cpu and scaled else None
+            small.setdefault((spread, w.device, w.dtype, shape, is_bias(name)), {})[name] = (w, g)
+    yield from _share(ball, sign, small)
+
+
+def _share(ball: Ball, sign: float, small: dict[_Kind, Pairs]) -> Iterator[Piece]:
+    """Stack what is of one shape; on an accelerator, or if shapes differ, make lists."""
+    lists: dict[tuple[_sharded.Spread | None, torch.device, torch.dtype], Pairs] = {}
+    for (spread, device, dtype, shape, _), pairs in small.items():
+        if shape is None or len(pairs) < _STACK or not shape.numel():
+            lists.setdefault((spread, device, dtype), {}).update(pairs)
+            continue
+        names = list(pairs)
+        count = _STACKED // shape.numel()
+        for start in range(0, len(names), count):
+            yield Stack(ball, sign, spread, *_columns(pairs, names[start : start + count]))
+    for (spread, _device, _dtype), pairs in lists.items():
+        # An empty part of a sharded tensor still has to take part in what its processes agree on.
+        names = [name for name, (w, _) in pairs.items() if w.numel()]
+        yield Piece(ball, sign, spread, *_columns(pairs, names))
 
 
 def joint_support(pieces: list[Piece]) -> Tensor:
@@ -108,6 +153,11 @@ def joint_support(pieces: list[Piece]) -> Tensor:
     for piece in pieces:
         parts.setdefault(piece.spread, []).append(piece.support())
     return _combine(parts, order)
+
+
+def _columns(pairs: Pairs, names: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Parameters, then gradients."""
+    return ({name: pairs[name][i] for name in names} for i in (0, 1))
 
 
 def climb(pieces: list[Piece], support: Tensor, saved: Saved) -> None:
@@ -124,9 +174,11 @@ def climb(pieces: list[Piece], support: Tensor, saved: Saved) -> None:
         for piece in pieces:
             counts.setdefault(piece.spread, []).append(piece.ties(support))
         ties = _combine(counts, 1.0)
+    lengths: dict[Ball, float] = {}
     for piece in pieces:
-        if piece.weights:
-            piece.climb(support, piece.ball.length(support, ties), saved)
+        if piece.ball not in lengths:
+            lengths[piece.ball] = piece.ball.length(support, ties).item()
+        piece.climb(support, lengths[piece.ball], saved)
 
 
 def restore(saved: Saved) -> None:
@@ -150,6 +202,10 @@ def _combine(parts: dict[_sharded.Spread | None, list[Tensor]], order: float) ->
         ],
         order,
     )
+
+
+def _flat(w: Tensor, g: Tensor) -> Iterator[Tensor]:
+    return (t.as_strided((t.numel(),), (1,)) for t in (w, g))
 
 
 def _is_flat(w: Tensor, g: Tensor) -> bool:
