@@ -1,0 +1,138 @@
+"""What each of two processes measures for test_split_data.py, on its part of the data."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from flatmin import Ball, Elementwise, EmpiricalLoss
+from flatmin.sharpness import (
+    average_sharpness,
+    gradient_norm,
+    hessian_trace,
+    m_sharpness,
+    one_step_sharpness,
+    per_layer,
+    spectral_density,
+    top_eigenvalues,
+    worst_case_sharpness,
+)
+
+WORLD = 2
+BALL = Ball(0.3, scale=Elementwise())
+Batches = list[tuple[Tensor, Tensor]]
+
+
+def network() -> nn.Module:
+    """The same in every process."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 4)).double()
+
+
+def batches() -> Batches:
+    """Five batches, 21 examples."""
+    source = torch.Generator().manual_seed(1)
+    x = torch.randn(21, 3, generator=source, dtype=torch.float64)
+    y = torch.randint(4, (21,), generator=source)
+    return list(zip(x.split(5), y.split(5), strict=True))
+
+
+def part(rank: int, shares: str) -> Batches:
+    """Three batches and two, or all and none."""
+    if shares == "all and none":
+        return batches() if rank == 0 else []
+    return batches()[:3] if rank == 0 else batches()[3:]
+
+
+def measured(loss: EmpiricalLoss) -> dict[str, float]:
+    """A number of each measure."""
+    w = loss.params
+    layers = per_layer(one_step_sharpness, loss, w, BALL)
+    return {
+        "loss": loss.value(w).item(),
+        "one step": one_step_sharpness(loss, w, BALL).value,
+        "box": one_step_sharpness(loss, w, Ball(0.1, math.inf, Elementwise())).value,
+        "worst": worst_case_sharpness(loss, w, BALL, steps=5, restarts=1).value,
+        "average": average_sharpness(loss, w, BALL, samples=5).value,
+        "gradient": gradient_norm(loss, w).value,
+        "trace": hessian_trace(loss, w, samples=5).value,
+        "eigenvalue": top_eigenvalues(loss, w).value,
+        "density": spectral_density(loss, w, samples=2, steps=6).nodes[0],
+        "micro": m_sharpness(loss, w, BALL, m=5).value,
+        "layers": layers["2"].value,
+    }
+
+
+def complaint(act: Callable[[], object]) -> str:
+    """What an action is told."""
+    try:
+        act()
+    except (ValueError, TypeError, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+class Shrinking:
+    """Data of which one process loses a batch after three passes."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.passes = rank, 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.passes += 1
+        mine = part(self.rank, "unequal")
+        return iter(mine[:-1] if self.passes > 3 and self.rank == 1 else mine)
+
+
+def results(rank: int) -> dict[str, Any]:
+    """Everything that is asked of one process."""
+    world = dist.group.WORLD
+    found: dict[str, Any] = {
+        shares: measured(EmpiricalLoss(network(), F.cross_entropy, part(rank, shares), group=world))
+        for shares in ("unequal", "all and none")
+    }
+    loss = EmpiricalLoss(network(), F.cross_entropy, part(rank, "unequal"), group=world)
+    own = torch.Generator().manual_seed(rank)
+    found["other seeds"] = complaint(
+        lambda: average_sharpness(loss, loss.params, BALL, samples=2, generator=own)
+    )
+    shrinking = EmpiricalLoss(network(), F.cross_entropy, Shrinking(rank), group=world)
+    found["shrinking"] = complaint(lambda: shrinking.value({}))
+    dropping = nn.Sequential(network(), nn.Dropout(0.5 if rank else 0.0))
+    found["dropout"] = complaint(
+        lambda: EmpiricalLoss(dropping, F.cross_entropy, part(rank, "unequal"), group=world)
+    )
+    found["nothing"] = complaint(lambda: EmpiricalLoss(network(), F.cross_entropy, [], group=world))
+    wrapped = DistributedDataParallel(network())
+    found["wrapped"] = complaint(
+        lambda: EmpiricalLoss(wrapped, F.cross_entropy, part(rank, "unequal"), group=world)
+    )
+    return found
+
+
+def work(rank: int, folder: str) -> None:
+    """Measure in one process; leave the results, or a traceback, in a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=WORLD,
+        timeout=timedelta(seconds=60),
+    )
+    try:
+        found: Any = results(rank)
+    except Exception:
+        found = RuntimeError(traceback.format_exc())
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
