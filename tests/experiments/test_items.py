@@ -67,6 +67,20 @@ def test_table_2_counts_the_parameters(tmp_path: Path) -> None:
     assert [row["weights"] for row in numbers["rows"]] == [20, 100, 0, 100, 0, 100, 0, 20]
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in discover() if (STORED / f"{name}.json").exists()]
+)
+def test_published_pages_say_what_their_records_say(name: str, tmp_path: Path) -> None:
+    """If not: `flatmin report --out docs/results`."""
+    item = discover()[name]
+    record = read_record(item, STORED)
+    assert record is not None
+    publish(item, record, tmp_path)
+    assert (STORED / f"{name}.md").read_text() == (tmp_path / f"{name}.md").read_text()
+    assert (STORED / f"{name}.png").exists()
+    assert record["provenance"]["dirty"] is False
+
+
 def stored(name: str) -> dict[str, Any]:
     path = STORED / f"{name}.json"
     if not path.exists():

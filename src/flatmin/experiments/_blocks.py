@@ -85,14 +85,17 @@ def html_page(title: str, blocks: Sequence[Block]) -> str:
     )
 
 
-def written(value: object) -> str:
-    """A value as a reader wants it: four digits, and powers of ten where they are shorter."""
+def written(value: object, digits: int = 4) -> str:
+    """A value as a reader wants it: few digits, commas in thousands, else short powers of ten."""
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e")
+        rounded = float(f"{value:.{digits}g}")
+        if 1000 <= abs(rounded) < 1e6:
+            return f"{rounded:,.0f}"
+        return re.sub(r"e([+-])0*", lambda m: "e" + m[1].strip("+"), f"{rounded:.{digits}g}")
     if isinstance(value, list | tuple):
-        return ", ".join(map(written, value))
+        return ", ".join(written(part, digits) for part in value)
     return str(value)
 
 

@@ -104,7 +104,9 @@ def _summary(overview: list[list[object]], absent: list[str]) -> str:
     number = {kind: sum(m.kind == kind for m in marks) for kind in ("holds", "fails", "open")}
     text = (
         f"Of {len(marks)} claims, {number['holds']} hold here, {number['fails']} do not, and "
-        f"{number['open']} cannot be judged. Every number comes from the records beside this page."
+        f"{number['open']} cannot be judged. The report is “Adaptive Sharpness-Aware Minimization "
+        "(ASAM) for Scale-Invariant Learning of Deep Neural Networks” by Gomez Donoso, Ghenassia "
+        "and Vannier (EPFL); every number of ours comes from the records beside this page."
     )
     commands = ", ".join(f"`flatmin run {name}`" for name in absent)
     return f"{text} Not computed yet: {commands}." if absent else text

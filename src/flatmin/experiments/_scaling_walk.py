@@ -18,6 +18,7 @@ from flatmin import _tree as tree
 from flatmin._types import Params
 from flatmin.ball import Ball, Scale
 from flatmin.data import figure8
+from flatmin.experiments._blocks import written
 from flatmin.models import ReportMLP
 from flatmin.symmetry import find_scalings
 
@@ -143,9 +144,8 @@ def middle(values: Sequence[float]) -> int:
 
 def range_of(values: Sequence[float]) -> str:
     """Median and range over seeds, as text."""
-    ordered = sorted(values)
-    number = torch.tensor(ordered, dtype=torch.float64).quantile(0.5).item()
-    return f"median {number:.3g} [{ordered[0]:.3g}, {ordered[-1]:.3g}]"
+    low, high = written(min(values), 3), written(max(values), 3)
+    return f"median {written(median(values), 3)} [{low} … {high}]"
 
 
 def median(values: Sequence[float]) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from flatmin.experiments._blocks import written
 from flatmin.experiments._harness import Table, Verdict
 from flatmin.experiments._style import COLORS, FAINT, INK, letter, subplots
 from flatmin.objective import FunctionObjective
@@ -135,7 +136,7 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             f"a shift of {record['config']['shift']:g} raises it by {sharp['rise']:.3f} and by "
             f"{flat['rise']:.3f}, {sharp['rise'] / flat['rise']:.1f} times as much, where the "
             f"curvature is {sharp['curvature'] / flat['curvature']:.1f} times as large "
-            f"(depths differ by {apart:.0e})",
+            f"(depths differ by {written(apart, 1)})",
             sharp["rise"] > flat["rise"] and sharp["curvature"] > flat["curvature"],
         )
     ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from flatmin.experiments._blocks import written
 from flatmin.experiments._harness import Table, Verdict
 from flatmin.experiments._progress import progress
 from flatmin.experiments._scaling_walk import median, range_of, rounded, scaling_walk
@@ -132,13 +133,17 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             claim,
             reported,
             f"over {steps} scalings and {seeds} networks, outputs move by at most "
-            f"{worst(f'{name}, float64'):.1e} of their rms in float64 and "
-            f"{worst(f'{name}, float32'):.1e} in float32",
+            f"{written(worst(f'{name}, float64'), 2)} of their rms in float64 and "
+            f"{written(worst(f'{name}, float32'), 2)} in float32",
             worst(f"{name}, float64") <= 1e-12 and worst(f"{name}, float32") <= 5e-5,
         )
         for claim, reported, name in (
-            ("Scalings have no effect on the output", "flat lines", "no biases"),
-            ("The same where biases are scaled with the weights", "stated", "biases scaled too"),
+            ("Positive scalings have no effect on the output", "flat lines", "no biases"),
+            (
+                "Scaling the biases along has no effect on it either",
+                "section I, by definition",
+                "biases scaled too",
+            ),
         )
     ]
     moved = largest["biases left unscaled, float64"]
@@ -148,7 +153,7 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             "Scaling the weights and leaving the biases unchanged keeps the function",
             "implied: ASAM “only considers positive scaling transformations that leave the biases "
             "unchanged”",
-            f"outputs move by {range_of(moved)} times their rms",
+            f"they move by {range_of(moved)} times their rms",
             median(moved) < 1e-3,
         ),
     ]

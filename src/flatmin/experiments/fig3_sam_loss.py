@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatmin.ball import Identity
+from flatmin.experiments._blocks import written
 from flatmin.experiments._harness import Verdict
 from flatmin.experiments._progress import progress
 from flatmin.experiments._scaling_walk import (
@@ -128,11 +129,11 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             "Positive scalings have a dramatic effect on the SAM loss",
             "one network, shown",
             f"largest / smallest: {range_of(values['no biases'])} over {seeds} networks; the loss "
-            f"itself moves by {max(record['numbers']['loss_spreads']):.0e}",
+            f"itself moves by {written(max(record['numbers']['loss_spreads']), 1)}",
             median(values["no biases"]) >= 50,
         ),
         Verdict(
-            "The same with biases in the network and in the scaling",
+            "So they have where networks and scalings include biases",
             "not shown",
             f"largest / smallest: {range_of(values['biases scaled too'])}",
             median(values["biases scaled too"]) >= 50,

@@ -23,6 +23,7 @@ from flatmin.experiments._asam_panels import (
     ZERO,
     panels,
 )
+from flatmin.experiments._blocks import written
 from flatmin.experiments._harness import Table, Verdict
 from flatmin.experiments._progress import progress
 from flatmin.experiments._scaling_walk import (
@@ -129,7 +130,9 @@ def check(record: dict[str, Any]) -> list[Verdict]:
     biased = measures[f"{PUBLISHED} | {BIASED}"]
     biased_zero = measures[f"{ZERO} | {BIASED}"]
     exact, exact32 = measures[f"{EXACT} | {BIASED}"], measures[f"{EXACT} | {FLOAT32}"]
-    start = median([line[0] for line in published["losses"]["some"]])
+    loss, rise = (
+        median([line[0] for line in published[key]["some"]]) for key in ("losses", "rises")
+    )
     return [
         Verdict(
             "The ASAM loss remains practically constant",
@@ -141,14 +144,14 @@ def check(record: dict[str, Any]) -> list[Verdict]:
         Verdict(
             "The adaptive sharpness, the rise in that loss, is independent of positive scalings",
             "conclusion",
-            f"L(w + ε) is {start:.2f} at the start, of which the rise is only a hundredth; largest "
-            f"/ smallest rise: {range_of(published['rise_ratio'])}",
+            f"of a loss L(w + ε) of {loss:.2f} at the start the rise is {rise:.3f}; largest / "
+            f"smallest rise: {range_of(published['rise_ratio'])}",
             median(published["rise_ratio"]) <= 1.05,
         ),
         Verdict(
             "What moves it is eta alone: with eta = 0 the loss is constant",
             "not asked",
-            f"largest / smallest: at most 1 + {max(zero['loss_ratio']) - 1:.0e}",
+            f"largest / smallest: at most 1 + {written(max(zero['loss_ratio']) - 1, 1)}",
             max(zero["loss_ratio"]) <= 1 + 1e-12,
         ),
         Verdict(
@@ -161,12 +164,13 @@ def check(record: dict[str, Any]) -> list[Verdict]:
         Verdict(
             "There is a measure that is invariant for weights and biases: T = |w| on both, eta = 0",
             "left as future work",
-            f"(max − min) / mean of the rise: at most {max(exact['rise_spread']):.0e} in float64, "
-            f"{max(exact32['rise_spread']):.0e} in float32",
+            "(max − min) / mean of the rise: at most "
+            f"{written(max(exact['rise_spread']), 1)} in float64, "
+            f"{written(max(exact32['rise_spread']), 1)} in float32",
             max(exact["rise_spread"]) <= 1e-9,
         ),
         Verdict(
-            "That measure is invariant under every symmetry of this network",
+            "This measure is invariant under every symmetry of this network",
             "not asked",
             "no activation follows the first layer, so its units may be rotated too; then the "
             f"spread of the rise is {range_of(numbers['rotations']['rise_spread'])}",
@@ -228,8 +232,8 @@ def notes(record: dict[str, Any]) -> list[str]:
         "**The future work, done.** Let T = |w| on weights and biases alike, and eta = 0. A "
         "scaling A takes the ball of w onto the ball of Aw, since T at Aw is A times T at w; and "
         "a loss that A leaves alone has the same largest value on both. Purple in (d) and (e): "
-        f"the rise stays the same to {max(exact['rise_spread']):.0e}, which is rounding. This T is "
-        "the default of `flatmin.Elementwise`, and meant for measuring.",
+        f"the rise stays the same to {written(max(exact['rise_spread']), 1)}, which is rounding. "
+        "This T is the default of `flatmin.Elementwise`, and meant for measuring.",
         "**What it does not do.** It knows scalings, not every symmetry: rotate the units behind "
         "the first layer, which no activation follows, and it moves. A weight that is exactly "
         "zero has no room in its ball. And an invariant measure is not yet a predictor of "
