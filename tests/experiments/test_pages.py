@@ -128,7 +128,8 @@ def test_records_that_cannot_be_used_are_named(out: Path, text: str | None, sent
     [
         (0.1234567, "0.1235"), (1.5e-7, "1.5e-7"), (2.0, "2"), (True, "True"), (None, "–"),
         ([1, 2.5], "1, 2.5"), (1e20, "1e20"), (3e5, "300,000"), (1.5e-12, "1.5e-12"),
-        ("as it is", "as it is"), (12345.6, "12,350"), (-3e-5, "-3e-5"), (999.96, "1,000"), (1000, "1000"), (0.0, "0"),
+        ("as it is", "as it is"), (12345.6, "12,350"), (-3e-5, "-3e-5"),
+        (999.96, "1,000"), (1000, "1000"), (0.0, "0"),
     ],
 )  # fmt: skip
 def test_values_are_written_for_readers(value: object, text: str) -> None:
