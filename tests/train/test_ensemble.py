@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from flatmin import ASAM, SAM, Ball, Elementwise, Filterwise
 from flatmin.models import ReportMLP
-from flatmin.train import Ensemble, ensemble_outputs, stack_networks
+from flatmin.train import Ensemble, _recorded, ensemble_outputs, stack_networks
 
 EPOCHS, POINTS, BATCH = 5, 80, 32
 Wrap = Callable[[Optimizer], Optimizer]
@@ -301,3 +301,19 @@ def test_refuses_data_of_another_number_of_members() -> None:
         ensemble.train_epoch(x, y, numbers, 0)
     with pytest.raises(ValueError, match="other members"):
         ensemble.load_state_dict(build([None] * 2).state_dict())
+
+
+@pytest.mark.parametrize("kind", ["base", "SAM", "ASAM"])
+def test_replay_is_the_same_bit_for_bit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data(3)
+    ends = []
+    for calls in (10**9, 2):  # never replayed; replayed from the third batch of a shape on
+        monkeypatch.setattr(_recorded, "_CALLS_BEFORE_RECORDING", calls)
+        ensemble = build([KINDS[kind][0]] * 3)
+        torch.manual_seed(1)
+        for numbers in orders(3):
+            ensemble.train_epoch(x, y, numbers, BATCH)
+        ends.append(ensemble.params)
+        (stack,) = ensemble._stacks
+        assert len(stack.direction._recordings) == (2 if calls == 2 else 0)
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from flatmin import _tree as tree
 from flatmin._types import Params
 from flatmin.ball import Ball, Elementwise
-from flatmin.train._features_first import FeaturesFirst
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+from flatmin.train._direction import Direction, LossFunction
+from flatmin.train._recorded import Recorded
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Some members' parameters, the ball with their radii, and their base optimizer."""
+    """Some members' parameters, the gradients they step with, and their base optimizer."""
 
     rows: Tensor  # the members' numbers in the ensemble
-    model: nn.Module  # a copy of its own: a functional call is not for two threads at once
-    loss_function: LossFunction
     params: dict[str, nn.Parameter]
-    ball: Ball | None
+    direction: Recorded
     base: Optimizer
     schedule: LRScheduler | None
 
@@ -48,13 +42,12 @@ class Stack:
         like = next(iter(params.values()))
         index = torch.tensor(rows, device=like.device)
         own = {name: nn.Parameter(p.detach()[index].clone()) for name, p in params.items()}
+        ball = _merge([ball for ball in balls if ball is not None], like)
         optimizer = base(list(own.values()))
         return cls(
             index,
-            copy.deepcopy(model),
-            loss_function,
             own,
-            _merge([ball for ball in balls if ball is not None], like),
+            Recorded(Direction(model, loss_function, ball, list(own))),
             optimizer,
             schedule(optimizer) if schedule else None,
         )
@@ -62,21 +55,18 @@ class Stack:
     def train_epoch(self, inputs: Tensor, targets: Tensor, batch_size: int) -> Tensor:
         """Take a step for each batch and one of the schedule; give each member's mean loss."""
         batches = [torch.split(t, batch_size, dim=1) for t in (inputs, targets)]
-        with FeaturesFirst():
-            losses = [self._step(x, y) for x, y in zip(*batches, strict=True)]
+        losses = [self._step(x, y) for x, y in zip(*batches, strict=True)]
         if self.schedule is not None:
             self.schedule.step()
         return torch.stack(losses).mean(dim=0)
 
     def _step(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Take one step with the gradient at the top of the climb; give the losses before it."""
-        point = self._point()
-        losses, grads = self._value_and_grad(point, inputs, targets)
-        if self.ball is not None:
-            top = tree.tree_map(torch.add, point, self.ball.shift(point, grads))
-            _, grads = self._value_and_grad(top, inputs, targets)
-        for name, param in self.params.items():
-            param.grad = grads[name]
+        """Take one step; give the losses before it."""
+        params = list(self.params.values())
+        arguments = (*(p.detach() for p in params), inputs, targets)
+        losses, *grads = self.direction(*arguments)
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad
         self.base.step()
         return losses
 
@@ -105,19 +95,6 @@ class Stack:
 
     def _point(self) -> dict[str, Tensor]:
         return {name: p.detach() for name, p in self.params.items()}
-
-    def _value_and_grad(
-        self, point: Params, inputs: Tensor, targets: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Each member's loss, and the gradient of each loss in its own parameters."""
-
-        def loss(w: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            return self.loss_function(functional_call(self.model, w, (x,)), y)
-
-        leaves = {name: p.detach().requires_grad_() for name, p in point.items()}
-        losses: Tensor = vmap(loss)(leaves, inputs, targets)
-        grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
-        return losses.detach(), dict(zip(leaves, grads, strict=True))
 
 
 def rows_by_kind(balls: Sequence[Ball | None], together: int) -> Iterator[list[int]]:

@@ -13,9 +13,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from flatmin._types import Params
 from flatmin.ball import Ball
+from flatmin.train._direction import LossFunction
 from flatmin.train._members import check_balls, count_members
 from flatmin.train._side_by_side import side_by_side
-from flatmin.train._stack import LossFunction, Stack, rows_by_kind
+from flatmin.train._stack import Stack, rows_by_kind
 from flatmin.train.stacked import ensemble_outputs
 
 # The most members whose activations and parameters still lie in the processor's cache together.
