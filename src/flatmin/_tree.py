@@ -82,11 +82,12 @@ def norm(tree: Params, order: float, leading: int = 0) -> Tensor:
 
     The norm of several tensors is the norm of their norms, for every order in [1, ∞].
     """
-    tensors = _list(tree)
+    tensors = [t for t in tree.values() if t.numel()]
     if not tensors:
         return torch.zeros(())
     if leading:
-        norms = [torch.linalg.vector_norm(t.flatten(leading), order, dim=-1) for t in tensors]
+        flat = [t.unsqueeze(-1).flatten(leading) for t in tensors]  # a scalar is one number
+        norms = [torch.linalg.vector_norm(t, order, dim=-1) for t in flat]
     else:
         norms = list(torch._foreach_norm(tensors, order))
     return combine(norms, order)
