@@ -1,0 +1,140 @@
+"""Which optimizer is best where: paired comparisons over seeds, and their map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from flatmin.experiments._style import COLORS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAMES = ("Adam", "SAM", "ASAM")
+_PLACES = 4  # of the stored numbers, after the decimal point
+
+
+def summarize(scores: Tensor) -> dict[str, Any]:
+    """Mean and standard error over seeds: ``[variances, seeds, test variances]`` to two lists."""
+    seeds = scores.shape[1]
+    spread = scores.double().std(dim=1) if seeds > 1 else scores[:, 0].double() * float("nan")
+    return {
+        "mean": rounded(scores.double().mean(dim=1)),
+        "standard_error": rounded(spread / seeds**0.5),
+    }
+
+
+def compare(scores: dict[str, Tensor]) -> dict[str, Any]:
+    """Compare optimizers by seed, and find the best at each training and test variance.
+
+    Args:
+        scores: The lower the better, ``[variances, seeds, test variances]`` for each name.
+
+    Returns:
+        ``pairs``: for "A − B", the mean difference and the half-width of its 95 % interval (t);
+        ``best``: the number in ``NAMES`` of the lowest mean; ``clear``: whether the interval of its
+        difference to every other one excludes zero.
+    """
+    means = np.stack([scores[name].double().mean(dim=1).numpy() for name in NAMES])
+    best = means.argmin(axis=0)
+    clear = np.ones_like(best, dtype=bool)
+    pairs = {}
+    for i, one in enumerate(NAMES):
+        for j, other in enumerate(NAMES[:i]):
+            difference = (scores[one] - scores[other]).double()
+            mean = difference.mean(dim=1)
+            half = half_width(difference)
+            pairs[f"{one} − {other}"] = {"mean": rounded(mean), "half_width": rounded(half)}
+            decided = (mean.abs() > half).numpy()
+            clear &= decided | ((best != i) & (best != j))
+    return {"pairs": pairs, "best": best.tolist(), "clear": clear.astype(int).tolist()}
+
+
+def half_width(differences: Tensor) -> Tensor:
+    """Half-width of the 95 % t-interval of a mean over seeds, the second dimension."""
+    seeds = differences.shape[1]
+    if seeds < 2:
+        return differences[:, 0] * float("nan")
+    half: Tensor = differences.std(dim=1) / seeds**0.5 * t_quantile(seeds - 1)
+    return half
+
+
+def t_quantile(freedom: int) -> float:
+    """97.5 % quantile of Student's t, to 1 % from four degrees of freedom (Abramowitz 26.7.5)."""
+    z, n = 1.959964, float(freedom)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / n + second / n**2 + third / n**3
+
+
+def difference(comparison: dict[str, Any], pair: str, row: int, column: int) -> tuple[float, float]:
+    """Mean and half-width of a pair at a training variance (row) and a test variance (column)."""
+    stored = comparison["pairs"][pair]
+    half = stored["half_width"][row][column]
+    return stored["mean"][row][column], float("inf") if half is None else half
+
+
+def regions(comparison: dict[str, Any], row: int, tested: Sequence[float]) -> str:
+    """Where each optimizer is best, in words: "Adam 1–6.5, undecided 7–20, ASAM 20.5–79.5"."""
+    labels = [
+        NAMES[best] if clear else "undecided"
+        for best, clear in zip(comparison["best"][row], comparison["clear"][row], strict=True)
+    ]
+    starts = [i for i in range(len(labels)) if i == 0 or labels[i] != labels[i - 1]]
+    ends = [*starts[1:], len(labels)]
+    return ", ".join(
+        f"{labels[start]} {tested[start]:g}–{tested[end - 1]:g}"
+        for start, end in zip(starts, ends, strict=True)
+    )
+
+
+def draw_map(
+    ax: Axes, comparison: dict[str, Any], trained: Sequence[float], tested: Sequence[float]
+) -> None:
+    """One row per training variance, one color per optimizer, pale and hatched where undecided."""
+    from matplotlib.colors import to_rgb
+
+    step = tested[1] - tested[0]
+    for row, variance in enumerate(trained):
+        best, clear = comparison["best"][row], comparison["clear"][row]
+        start = 0
+        for end in range(1, len(best) + 1):
+            if end < len(best) and (best[end], clear[end]) == (best[start], clear[start]):
+                continue
+            color = np.array(to_rgb(COLORS[NAMES[best[start]]]))
+            ax.barh(
+                row,
+                (end - start) * step,
+                left=tested[start] - step / 2,
+                height=0.86,
+                color=color if clear[start] else 1 - 0.25 * (1 - color),
+                edgecolor="white",
+                linewidth=0,
+                hatch=None if clear[start] else "////",
+            )
+            start = end
+        ax.plot([variance] * 2, [row - 0.43, row + 0.43], color="black", lw=1.6)
+    ax.set_yticks(range(len(trained)), [f"{variance:g}" for variance in trained])
+    ax.set(xlim=(tested[0] - step / 2, tested[-1] + step / 2), ylim=(-0.55, len(trained) - 0.45))
+    ax.grid(False)
+
+
+def map_legend() -> list[Any]:
+    """What the colors of a map mean."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    return [
+        *(Patch(color=COLORS[name], label=f"{name} is best") for name in NAMES),
+        Patch(facecolor="#E4E4E4", edgecolor="white", hatch="////", label="ahead, but undecided"),
+        Line2D([], [], color="black", lw=1.6, label="variance of training"),
+    ]
+
+
+def rounded(values: Tensor) -> Any:
+    """Plain numbers, short enough to store by the thousand."""
+    return np.round(values.numpy(), _PLACES).tolist()

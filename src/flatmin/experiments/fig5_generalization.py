@@ -1,0 +1,210 @@
+"""Test loss against test variance for Adam, SAM and ASAM.
+
+Claim: Near the training variance and beyond it ASAM generalizes best, far above it SAM; below it
+Adam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flatmin.experiments._criterion import (
+    NAMES,
+    compare,
+    draw_map,
+    map_legend,
+    regions,
+    summarize,
+)
+from flatmin.experiments._harness import Table, Verdict
+from flatmin.experiments._section2 import crossing, judge
+from flatmin.experiments._style import COLORS, EXACT, band
+from flatmin.experiments._toy_study import (
+    TEST_VARIANCES,
+    Way,
+    asam,
+    invariant_asam,
+    sam,
+    test,
+    train,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMS = ("as reported", "controlled")
+INVARIANT = "ASAM, biases scaled, η = 0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The report's toy networks, many of each, in the report's form and in a controlled one."""
+
+    seeds: int = 20
+    """Training sets of each variance; each gives one network per optimizer and form."""
+    variances: tuple[float, ...] = (1.0, 5.0, 10.0, 15.0, 25.0, 30.0)
+    """Variances of the training sets."""
+    epochs: int = 200
+    """Epochs; the learning rate falls along a cosine over them."""
+    points: int = 2000
+    """Points of each training set and of each test set."""
+    rho: float = 0.5
+    """Radius for both SAM and ASAM."""
+
+
+FULL = Config()
+QUICK = Config(seeds=5, variances=(15.0,), epochs=40)
+
+
+def run(config: Config, scratch: Path) -> dict[str, Any]:
+    """Train all networks at once, and test each on all test variances."""
+    balls = (None, sam(config.rho), asam(config.rho))
+    ways = [Way(ball, as_reported=form == FORMS[0]) for form in FORMS for ball in balls]
+    trained = train(
+        [*ways, Way(invariant_asam(config.rho))],
+        config.variances,
+        seeds=config.seeds,
+        epochs=config.epochs,
+        points=config.points,
+        scratch=scratch,
+        description="fig5: training",
+    )
+    numbers: dict[str, Any] = {
+        "test_variances": TEST_VARIANCES.tolist(),
+        "diverged": len(trained.diverged),
+        "curves": {},
+        "comparisons": {},
+    }
+    measures = test(trained.params, config.points, "fig5: testing")
+    for start, form in zip((0, len(NAMES)), FORMS, strict=True):
+        names = NAMES if form == FORMS[0] else (*NAMES, INVARIANT)
+        numbers["curves"][form], numbers["comparisons"][form] = {}, {}
+        for measure, scores in zip(("loss", "error rate"), measures, strict=True):
+            named = {name: scores[start + number] for number, name in enumerate(names)}
+            numbers["curves"][form][measure] = {n: summarize(s) for n, s in named.items()}
+            numbers["comparisons"][form][measure] = compare(named)
+    return numbers
+
+
+def draw(record: dict[str, Any]) -> Figure:
+    """Curves of both forms with standard errors, and the maps of the best optimizer."""
+    from matplotlib.figure import Figure
+
+    numbers, variances = record["numbers"], record["config"]["variances"]
+    columns = min(3, len(variances))
+    rows = -(-len(variances) // columns)
+    blocks = [("as reported", "loss"), ("controlled", "loss"), ("controlled", "error rate")]
+    heights = [*([2.35 * rows + 0.5] * len(blocks)), 0.32 * len(variances) + 1.5]
+    figure = Figure(figsize=(10, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (form, measure) in zip(parts, blocks, strict=False):
+        name = "test loss (cross-entropy)" if measure == "loss" else "test error rate"
+        part.suptitle(f"{name}, {form}", fontweight="bold", x=0.01, ha="left")
+        axes = part.subplots(rows, columns, squeeze=False, sharex=True).flatten()
+        for index, (ax, variance) in enumerate(zip(axes, variances, strict=False)):
+            _curves(ax, numbers, form, measure, index)
+            ax.set_title(f"trained at variance {variance:g}", fontweight="normal")
+            ax.axvline(variance, color="black", lw=0.8, ls=":")
+        for ax in axes[len(variances) :]:
+            ax.remove()
+        for ax in axes[max(0, len(variances) - columns) : len(variances)]:
+            ax.set_xlabel("variance of the test set")
+        axes[0].legend(loc="best")
+    parts[-1].suptitle("lowest mean test loss", fontweight="bold", x=0.01, ha="left")
+    for ax, form in zip(parts[-1].subplots(1, 2, sharey=True), FORMS, strict=True):
+        draw_map(ax, numbers["comparisons"][form]["loss"], variances, numbers["test_variances"])
+        ax.set_title(form, fontweight="normal")
+        ax.set_xlabel("variance of the test set")
+        if form == FORMS[0]:
+            ax.set_ylabel("trained at")
+    parts[-1].legend(handles=map_legend(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def check(record: dict[str, Any]) -> list[Verdict]:
+    """The sentences of section II, on average over seeds."""
+    numbers = record["numbers"]
+    return judge(numbers["comparisons"], record["config"]["variances"], numbers["test_variances"])
+
+
+def tables(record: dict[str, Any]) -> list[Table]:
+    """Losses and error rates at four test variances, crossings, and regions in words."""
+    numbers, variances = record["numbers"], record["config"]["variances"]
+    tested = numbers["test_variances"]
+    columns = [tested.index(v) for v in (1.0, 15.0, 40.0, 79.0)]
+    values = [
+        [form, measure, variance, name, *(_with_error(curve, row, c) for c in columns)]
+        for form in FORMS
+        for measure in ("loss", "error rate")
+        for row, variance in enumerate(variances)
+        for name, curve in numbers["curves"][form][measure].items()
+    ]
+    crossings = [
+        [
+            variance,
+            {15.0: "5 and 40"}.get(variance, "not given"),
+            *(
+                crossing(numbers["curves"][form]["loss"], pair, row, tested)
+                for form in FORMS
+                for pair in (("ASAM", "Adam"), ("SAM", "ASAM"))
+            ),
+        ]
+        for row, variance in enumerate(variances)
+    ]
+    words = [
+        [form, measure, variance, regions(numbers["comparisons"][form][measure], row, tested)]
+        for form in FORMS
+        for measure in ("loss", "error rate")
+        for row, variance in enumerate(variances)
+    ]
+    seeds = record["config"]["seeds"]
+    return [
+        Table(
+            "Test variance from which ASAM has a lower mean loss than Adam, and SAM than ASAM",
+            ["trained at", "report", *(f"{form}: {p}" for form in FORMS for p in _PAIRS)],
+            crossings,
+        ),
+        Table(
+            "Best at which test variances (undecided: the paired 95 % interval includes zero)",
+            ["form", "measure", "trained at", "best"],
+            words,
+        ),
+        Table(
+            f"Mean ± standard error over {seeds} seeds, by test variance",
+            ["form", "measure", "trained at", "optimizer", "1", "15", "40", "79"],
+            values,
+        ),
+    ]
+
+
+_PAIRS = ("ASAM below Adam", "SAM below ASAM")
+
+
+def _curves(ax: Axes, numbers: dict[str, Any], form: str, measure: str, row: int) -> None:
+    from matplotlib.ticker import LogLocator
+
+    for name, curve in numbers["curves"][form][measure].items():
+        mean, error = curve["mean"][row], curve["standard_error"][row]
+        color = COLORS.get(name, EXACT)
+        style = "-" if name in COLORS else "--"
+        ax.plot(numbers["test_variances"], mean, style, color=color, label=name, lw=1.4)
+        band(ax, numbers["test_variances"], *_edges(mean, error), color)
+    if measure == "loss":
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("")
+
+
+def _edges(mean: Sequence[float], error: Sequence[float | None]) -> tuple[list[float], list[float]]:
+    pairs = [(m, e or 0.0) for m, e in zip(mean, error, strict=True)]
+    return [m - e for m, e in pairs], [m + e for m, e in pairs]
+
+
+def _with_error(curve: dict[str, Any], row: int, column: int) -> str:
+    error = curve["standard_error"][row][column]
+    return f"{curve['mean'][row][column]:.3f} ± " + ("–" if error is None else f"{error:.3f}")
