@@ -161,6 +161,12 @@ def test_a_rise_near_rounding_is_told() -> None:
     assert found.warnings == ()
 
 
+def test_parameters_of_few_digits_are_told() -> None:
+    net = trained(0, dtype=torch.bfloat16)
+    found = one_step_sharpness(net.loss, net.loss.params, BALL)
+    assert "round a small shift away" in found.warnings[0]
+
+
 @ALL
 def test_an_objective_without_gradient_is_refused(measure: Measure) -> None:
     if measure is MEASURES["average"]:

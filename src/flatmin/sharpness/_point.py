@@ -76,6 +76,12 @@ def survey(params: Params, scale: Scale) -> Point:
         "there, so the measure cannot see them; Elementwise(eta=...) moves them, at the price of "
         "exact invariance.",
     )
+    halves = {t.dtype for t in params.values()} & {torch.float16, torch.bfloat16}
+    point.warn(
+        bool(halves),
+        "parameters of two or three digits round a small shift away; measure a float32 or float64 "
+        "copy, as in copy.deepcopy(model).float().",
+    )
     return point
 
 
