@@ -215,7 +215,7 @@ def judge(
     views = {
         form: View(comparison["loss"], trained, tested) for form, comparison in comparisons.items()
     }
-    verdicts = [_verdict(claim, said, views, sentence) for claim, said, sentence in SENTENCES]
+    verdicts = [verdict(claim, said, views, sentence) for claim, said, sentence in SENTENCES]
     return [_order_of_means(*FIGURE_5C, views), *verdicts, _gap(views)]
 
 
@@ -230,13 +230,14 @@ def crossing(
     return f"{tested[above[-1] + 1]:g}" if above[-1] + 1 < len(tested) else "never"
 
 
-def _verdict(claim: str, said: str, views: dict[str, View], sentence: Sentence) -> Verdict:
+def verdict(claim: str, said: str, views: dict[str, View], sentence: Sentence) -> Verdict:
+    """Judge a sentence in several views; it holds if it does so in each of them."""
     found = {form: list(sentence(view)) for form, view in views.items()}
     if not any(found.values()):
         return Verdict(claim, said, "the training variance was left out here", None)
     holds = {form: _holds(conditions) for form, conditions in found.items()}
     words = "; ".join(f"{form}: {_counted(conditions)}" for form, conditions in found.items())
-    if holds["as reported"] and holds["controlled"] is False:
+    if holds.get("as reported") and holds.get("controlled") is False:
         words = f"holds only as reported. {words}"
     both = list(holds.values())
     return Verdict(claim, said, words, False if False in both else None if None in both else True)
