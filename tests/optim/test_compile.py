@@ -61,9 +61,16 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("given", ["compiled", "original", "none"])
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "way", "given"),
+    [
+        *((variant, "torch.compile", "compiled") for variant in VARIANTS),
+        ("SAM", "torch.compile", "original"),
+        ("SAM", "torch.compile", "none"),
+        ("SAM", "in place", "original"),
+        ("SAM", "in place", "none"),
+    ],
+)
 def test_no_recompilation_and_the_same_result(variant: str, way: str, given: str) -> None:
     torch.manual_seed(0)
     model = Net()
@@ -93,6 +100,7 @@ def test_no_recompilation_and_the_same_result(variant: str, way: str, given: str
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of inductor itself
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_inductor(variant: str) -> None:
     torch.manual_seed(0)
