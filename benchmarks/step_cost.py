@@ -66,7 +66,11 @@ def ours(named: Named, kind: type, **options: Any) -> Action:
     return action
 
 
-def published_loop(named: Named, adaptive: bool, rho: float) -> Action:
+def nothing() -> None:
+    """Stands where a training step has its second gradient."""
+
+
+def published_loop(named: Named, adaptive: bool, rho: float, between: Action = nothing) -> Action:
     """One parameter at a time, a temporary per operation, weights kept as clones."""
     params = [p for _, p in named]
 
@@ -83,13 +87,16 @@ def published_loop(named: Named, adaptive: bool, rho: float) -> Action:
             old.append(p.clone())
             p.add_((p.square() if adaptive else 1.0) * p.grad * factor)
             p.grad = None
+        between()
         for p, clean in zip(params, old, strict=True):
             p.copy_(clean)
 
     return action
 
 
-def pytorch_optimizer(named: Named, adaptive: bool, rho: float, foreach: bool) -> Action:
+def pytorch_optimizer(
+    named: Named, adaptive: bool, rho: float, foreach: bool, between: Action = nothing
+) -> Action:
     from pytorch_optimizer import SAM as PeerSAM
 
     optimizer = PeerSAM(
@@ -100,6 +107,7 @@ def pytorch_optimizer(named: Named, adaptive: bool, rho: float, foreach: bool) -
 
     def action() -> None:
         optimizer.first_step(zero_grad=True)
+        between()
         optimizer.second_step()
 
     return action
@@ -221,7 +229,9 @@ def main() -> None:
         print(f"{title} (copy: {numbers['seconds']['copy'] * 1e3:.2f} ms)")
         for name, copies in numbers["copies"].items():
             print(f"  {name:34s} {copies:6.2f} copies")
-        print("  ratios to the faster peer:", {k: round(v, 2) for k, v in numbers["ratios"].items()})
+        print(
+            "  ratios to the faster peer:", {k: round(v, 2) for k, v in numbers["ratios"].items()}
+        )
     draw(record)
 
 
