@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cases import PAIRS, VARIANTS, Careless, Zoo, assert_same_bits, bits, build, same
+from flatmin import SAM
 
 PASSES = ("first", "second", "both")
 
@@ -47,6 +48,20 @@ def test_the_step_is_skipped_with_one_warning(variant: str, value: float, bad: s
     optimizer.step()
     with pytest.raises(AssertionError):
         assert_same_bits(before, zoo)
+
+
+@pytest.mark.parametrize("value", [1e25, -1e25])
+def test_a_gradient_whose_norm_overflows_is_finite(value: float) -> None:
+    x = nn.Parameter(torch.ones(3))
+    optimizer = SAM(torch.optim.SGD([x], lr=1e-26), rho=0.1)
+    x.square().sum().backward()
+    with optimizer.perturbed():
+        x.grad = torch.full_like(x, value)
+        assert x.grad.norm().isinf()
+    before = x.detach().clone()
+    optimizer.step()
+    torch.testing.assert_close(x, before - 1e-26 * value)
+    assert not torch.equal(x, before)
 
 
 @pytest.mark.parametrize(("variant", "base"), PAIRS)

@@ -333,8 +333,9 @@ class Perturbed(Optimizer, ABC):
     def _second_failure(self) -> str | None:
         """Why the gradients that the body made cannot be used."""
         grads = self._grads()
-        largest = [norm.float() for norm in torch._foreach_norm(grads, math.inf)] if grads else []
-        finite = not largest or math.isfinite(tree.combine(largest, math.inf).item())
+        # The largest number tells, but on a CPU the 2-norm is six times as fast, and can be no
+        # other than finite unless it overflows.
+        finite = not grads or any(_is_finite(grads, order) for order in (2.0, math.inf))
         if _sharded.agree(finite, self.param_groups):
             return None
         return "the gradient at the perturbed point was not finite"
@@ -355,6 +356,11 @@ class Perturbed(Optimizer, ABC):
             # Gradients that the body did not get from autograd, as in sharded models.
             for grad in self._grads()[:1]:
                 grad.detach().fill_(math.nan)
+
+
+def _is_finite(tensors: list[Tensor], order: float) -> bool:
+    norms = [norm.float() for norm in torch._foreach_norm(tensors, order)]
+    return math.isfinite(tree.combine(norms, math.inf).item())
 
 
 @dataclass(slots=True)

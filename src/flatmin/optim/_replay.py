@@ -102,8 +102,12 @@ class Replay:
         return torch.is_grad_enabled() and self.model.training
 
     def _random_state(self) -> RandomState:
-        devices = {p.device.index for p in self.model.parameters() if p.device.type == "cuda"}
-        cuda = {d: torch.cuda.get_rng_state(d) for d in sorted(d for d in devices if d is not None)}
+        cuda: dict[int, Tensor] = {}
+        # Before that no parameter can be there, and the walk over them is saved.
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            places = {p.device for p in self.model.parameters()}
+            for index in sorted(d.index for d in places if d.type == "cuda"):
+                cuda[index] = torch.cuda.get_rng_state(index)
         return torch.get_rng_state(), cuda
 
 
