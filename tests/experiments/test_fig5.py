@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flatmin.experiments import _toy_study as study
-from flatmin.experiments._criterion import NAMES, compare, regions, summarize, t_quantile
+from flatmin.experiments._criterion import (
+    NAMES,
+    compare,
+    regions,
+    shares_in_words,
+    summarize,
+    t_quantile,
+)
 from flatmin.experiments._harness import discover, read_record, run_item
 from flatmin.experiments._page import publish
 from flatmin.experiments._section2 import SENTENCES, View, crossing, judge, verdict
@@ -129,8 +136,8 @@ def made_up(shift: float = 0.0) -> dict[str, Tensor]:
 def test_comparison_finds_the_best_and_where_it_is_undecided() -> None:
     found = compare(made_up())
     tested = study.TEST_VARIANCES.tolist()
-    words = regions(found, 0, tested)
-    assert words.startswith("Adam 1–") and words.endswith("–79.5") and "undecided" in words
+    assert regions(found, 0, tested) == "Adam 1–10, ASAM 10.5–50, SAM 50.5–79.5"
+    assert shares_in_words(found).startswith("Adam 11 %, SAM 3")
     for variance, name in ((5.0, "Adam"), (30.0, "ASAM"), (79.0, "SAM")):
         column = tested.index(variance)
         assert NAMES[found["best"][0][column]] == name and found["clear"][0][column] == 1

@@ -272,7 +272,8 @@ def _counted(conditions: Sequence[Condition]) -> str:
         return f"holds in all {good} comparisons"
     kind = {True: "holds", False: "does not hold", None: "undecided"}[_holds(conditions)]
     worst = min(conditions, key=lambda c: c.value + c.half_width)
-    return f"{kind}: of {len(conditions)} comparisons {good} as said, {contrary} the other way; {worst}"
+    count = f"of {len(conditions)} comparisons {good} as said, {contrary} the other way"
+    return f"{kind}: {count}; {worst}"
 
 
 def _gap(views: dict[str, View]) -> Verdict:

@@ -192,10 +192,10 @@ def notes(record: dict[str, Any]) -> list[str]:
             for measure in ("loss", "error rate")
             for form in FORMS
         ),
-        "As reported, an epoch slices `[i:i+32]` and so sees 109 of 2,000 points; every network has "
-        "its own start and order. Controlled, it sees all points, and the optimizers share start and "
-        "batches. Bands are standard errors over seeds; intervals in the verdicts are paired by "
-        "seed, 95 %, for one comparison at a time.",
+        "As reported, an epoch slices `[i:i+32]` and so sees 109 of 2,000 points; every network "
+        "has its own start and order. Controlled, it sees all points, and the optimizers share "
+        "start and batches. Bands are standard errors over seeds; intervals in the verdicts are "
+        "paired by seed, 95 %, for one comparison at a time.",
     ]
 
 
