@@ -1,0 +1,157 @@
+"""The benchmarks run, and the instruments behind them show what is known beforehand."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SMALL = 1 << 18
+LARGE = 1 << 24
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def load(name: str) -> ModuleType:
+    pytest.importorskip("pytorch_optimizer")
+    return __import__(name)
+
+
+def written(module: ModuleType, out: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Any:
+    """What a benchmark writes when run with options."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *options])
+    module.main()
+    return checked(out)
+
+
+def checked(out: Path) -> Any:
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert "docs" not in out.parts and record["torch"] == torch.__version__
+    for value in leaves(record):
+        assert not isinstance(value, float) or math.isfinite(value)
+    return record
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
+def toy() -> Any:
+    return [(f"{i}.weight", torch.nn.Parameter(torch.randn(8, 4 + i))) for i in range(3)]
+
+
+def test_step_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step_cost = load("step_cost")
+    monkeypatch.setattr(step_cost, "OUT", tmp_path / "step_cost")
+    monkeypatch.setattr(step_cost, "wrn_28_10", toy)
+    monkeypatch.setattr(step_cost, "many_small", toy)
+    options = ("--repeats", "1", "--threads", "1")
+    record = written(step_cost, tmp_path / "step_cost", monkeypatch, *options)
+    assert {"copy", "SAM", "ASAM, fused"} <= set(record["sets"]["many small"]["copies"])
+    assert (tmp_path / "step_cost.png").exists()
+
+
+def test_training_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training_step, out = load("training_step"), tmp_path / "training_step"
+    options = ("--networks", "perceptron", "--repeats", "2", "--threads", "1", "--out", str(out))
+    record = written(training_step, out, monkeypatch, *options)
+    numbers = record["networks"]["perceptron"]
+    assert numbers["numbers"] == 370 and numbers["ratios"]["two gradients"] == 1.0
+    assert set(numbers["parts"]) == set(training_step.OPTIONS)
+    assert all(value > 0 for value in leaves(numbers["parts"]))
+    assert out.with_suffix(".png").exists()
+
+
+def test_the_transformer_of_the_benchmark_is_causal() -> None:
+    torch.manual_seed(0)
+    model = load("training_step").Transformer().eval()
+    tokens = torch.randint(256, (2, 64))
+    changed = tokens.clone()
+    changed[:, 40:] = 0
+    before, after = model(tokens), model(changed)
+    torch.testing.assert_close(before[..., :40], after[..., :40])
+    assert not torch.allclose(before[..., 40:], after[..., 40:])
+
+
+def test_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "operations"
+    options = ("--tensors", "5", "20", "--skip-wrn", "--out", str(out))
+    record = written(load("operations"), out, monkeypatch, *options)
+    few, many = record["sets"]["5 of 64×64"], record["sets"]["20 of 64×64"]
+    assert few["SAM"] == many["SAM"] and few["ASAM"] == many["ASAM"]
+    assert many["SAM, published loop"] > 3 * few["SAM, published loop"]
+
+
+def test_allocations_are_counted_to_the_byte() -> None:
+    memory = load("memory")
+    kept = []
+
+    def peaks_at_three() -> None:
+        one = torch.ones(SMALL)
+        two = one.clone()
+        del one
+        two.add_(two * 2.0)
+        three = two.double()  # counts for two
+        del three
+        kept.append(torch.zeros(5, dtype=torch.float64))
+
+    curve = memory.allocations(peaks_at_three)
+    assert max(curve) == 3 * 4 * SMALL
+    assert curve[-1] == 40
+    assert memory.allocations(lambda: None) == [0]
+
+
+def test_resident_memory_rises_by_what_is_written() -> None:
+    memory = load("memory")
+    rise = memory.resident(lambda: torch.ones(LARGE).sum())
+    if rise is None:
+        pytest.skip("the system does not tell")
+    assert rise == pytest.approx(4 * LARGE, rel=0.05)
+
+
+@pytest.mark.parametrize("order", ["", ", p = ∞"])
+@pytest.mark.parametrize("kind", ["SAM", "ASAM"])
+def test_a_step_keeps_nothing_and_needs_the_weights_once(kind: str, order: str) -> None:
+    memory = load("memory")
+    peaks = {}
+    for name in ("gradients alone", kind + order, f"{kind}, published loop"):
+        action = memory.a_step(name, [("weight", torch.nn.Parameter(torch.randn(8 * SMALL)))])
+        action()
+        curve = memory.allocations(action)
+        assert curve[-1] == 0
+        peaks[name] = max(curve) / (4 * 8 * SMALL)
+    assert peaks["gradients alone"] == 1.0
+    # Scratch is a few pieces, not copies of all parameters as in a plain loop.
+    assert 2.0 <= peaks[kind + order] < 2.5
+    assert peaks[f"{kind}, published loop"] >= 3.0
+
+
+@pytest.mark.slow
+def test_memory(tmp_path: Path) -> None:
+    load("memory")
+    out = tmp_path / "memory"
+    command = [sys.executable, BENCHMARKS / "memory.py", "--sets", "toy", "--out", out]
+    subprocess.run([*command, "--threads", "1"], check=True, capture_output=True)
+    numbers = checked(out)["sets"]["toy"]
+    assert numbers["peak"]["SAM"] == pytest.approx(1.0, abs=1e-3)
+    assert set(numbers["kept_bytes"].values()) == {0}
+    assert out.with_suffix(".png").exists()
