@@ -80,7 +80,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
             os.fsync(file.fileno())
         os.replace(unfinished, path)
         _flush_folder(folder)
-        for old in checkpoints(folder)[keep:]:
+        others = [old for old in checkpoints(folder) if old != path]
+        superseded = [old for old in others if _step(old) == step]
+        for old in superseded + [old for old in others if old not in superseded][keep - 1 :]:
             old.unlink()
     except OSError as error:
         unfinished.unlink(missing_ok=True)

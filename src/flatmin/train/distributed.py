@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from flatmin.train.stops import Interrupted
+
 Result = TypeVar("Result")
 
 PARALLEL = ("ddp", "fsdp")
@@ -85,8 +87,11 @@ class Team:
         if self.size == 1:
             return model
         if parallel == "ddp":
+            replicas = nn.parallel.DistributedDataParallel(model)
             # Buffers do not enter the training pass; ``align`` makes them equal where it matters.
-            return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+            # Torch is about to rename the argument that says so.
+            replicas.broadcast_buffers = False
+            return replicas
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
@@ -128,14 +133,17 @@ def join(device: str) -> Iterator[Team]:
 
     Raises:
         ValueError: If the device is not there.
+        Interrupted: If the body raises it.
 
     Example:
         >>> with join("cpu") as team:
         ...     team.rank, team.size
         (0, 1)
     """
-    size = int(os.environ.get("WORLD_SIZE", "1")) if dist.is_torchelastic_launched() else 1
-    found = dist.is_available() and dist.is_initialized()
+    able = dist.is_available()
+    found = able and dist.is_initialized()
+    launched = able and dist.is_torchelastic_launched()
+    size = int(os.environ["WORLD_SIZE"]) if launched else 1
     if device.split(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {device!r}.")
     home = torch.device(device)
@@ -150,11 +158,30 @@ def join(device: str) -> Iterator[Team]:
     elif size == 1:
         yield Team(device=home)
     else:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if home.type == "cuda" else "gloo")
+        _meet("cpu:gloo,cuda:nccl" if home.type == "cuda" else "gloo")
         try:
             yield Team(dist.get_rank(), dist.get_world_size(), home)
+            dist.barrier()  # the last to finish still talks to the others
+        except Interrupted:
+            dist.barrier()  # all of them were, after the same step
+            raise
         finally:
             dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Start the process group of torchrun's processes, at the first time or after a restart."""
+    if os.environ["LOCAL_WORLD_SIZE"] != os.environ["WORLD_SIZE"]:
+        dist.init_process_group(backend)
+        return
+    # On one machine torchrun keeps its store over restarts, and what the dead wrote there would be
+    # read (pytorch #135712). Over several machines the count differs from one to the other.
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://"))
+    attempt = PrefixStore(f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=size)
 
 
 def gathered(tree: Any) -> Any:

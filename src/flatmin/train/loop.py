@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -112,7 +113,7 @@ def train(
         )
     if not isinstance(model, nn.Module | None):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-    with listening() as stop, join(device) as team, _own_randomness(config, team):
+    with join(device) as team, _own_randomness(config, team):
         parts = cut(config, data, team)
         network = model if model is not None else _fresh(config, data[0])
         folder = Folder(
@@ -128,13 +129,9 @@ def train(
             tensorboard=tensorboard and leads,
             progress=progress if leads else None,
         )
-        with closing(log), told(log, config, folder.describe):
-            state = State(config, parts.pop("batches"), network, team, parallel)
-            if saved:
-                state.unpack(saved)
-                log.rewind(saved["log"])
-                log.write("resume", step=state.step, checkpoint=str(folder.last))
-            else:
+        # Signals wait for the end of a step from here on; before, they end the process as ever.
+        with closing(log), told(log, config, folder.describe), listening() as stop:
+            if not saved:
                 log.write(
                     "start",
                     config=plain(config),
@@ -144,12 +141,22 @@ def train(
                     threads=torch.get_num_threads(),
                     versions={"python": platform.python_version(), "torch": torch.__version__},
                 )
-            _epochs(state, parts, folder, log, stop, save_every=save_every, log_every=log_every)
-    return Trained(tuple(state.history), network, folder.last)
+            history = _run(
+                State(config, parts.pop("batches"), network, team, parallel),
+                saved,
+                parts,
+                folder,
+                log,
+                stop,
+                save_every=save_every,
+                log_every=log_every,
+            )
+    return Trained(tuple(history), network, folder.last)
 
 
-def _epochs(
+def _run(
     state: State,
+    saved: dict[str, Any] | None,
     parts: dict[str, ImageSet],
     folder: Folder,
     log: Log,
@@ -157,9 +164,13 @@ def _epochs(
     *,
     save_every: int | None,
     log_every: int,
-) -> None:
-    """Go on to the last epoch."""
+) -> list[Epoch]:
+    """Go on to the last epoch, and give the records of all."""
     config, team = state.config, state.team
+    if saved:
+        state.unpack(saved)
+        log.rewind(saved["log"])
+        log.write("resume", step=state.step, checkpoint=str(folder.last))
     log.begin(state.step, state.images_done, state.images_in_all)
     while state.epoch < config.epochs:
         batches = state.rest_of_epoch()
@@ -168,7 +179,7 @@ def _epochs(
             if state.step % log_every == 0:
                 log.step(state.step, loss=state.running_loss(), lr=state.lr)
             halt = team.any(stop.signal is not None)
-            if halt or (save_every and state.step % save_every == 0):
+            if halt or (_due(state, save_every) and not state.at_end_of_epoch):
                 state.running_loss()
                 folder.save(state, log.flush)
             if halt:
@@ -182,8 +193,14 @@ def _epochs(
                 loss, accuracy = evaluate(state.model, part, config=config, team=team)
                 evaluations |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
         log.epoch(state.close_epoch(evaluations))
-        if save_every is None or last:
+        if last or _due(state, save_every):
             folder.save(state, log.flush)
+    return state.history
+
+
+def _due(state: State, save_every: int | None) -> bool:
+    """Whether a checkpoint is to be written after this step."""
+    return state.step % (save_every or len(state.batches)) == 0
 
 
 def _fresh(config: TrainConfig, train_set: ImageSet) -> nn.Module:

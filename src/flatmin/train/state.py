@@ -81,6 +81,11 @@ class State:
         self.order = self.generator.get_state()
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.team.device)
 
+    @property
+    def at_end_of_epoch(self) -> bool:
+        """Whether no batch of the epoch is left."""
+        return self.batch == len(self.batches)
+
     def rest_of_epoch(self) -> Iterator[Batch]:
         """The batches of the current epoch that are still to come."""
         self.generator.set_state(self.order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -78,6 +79,8 @@ def told(log: Log, config: TrainConfig, last: Callable[[], str]) -> Iterator[Non
     except Interrupted as stop:
         sentence = f"{stop}; {last()}."
         log.write("stop", reason=sentence)
+        # Replicas that outlive the process group would hang when they are freed.
+        traceback.clear_frames(stop.__traceback__)
         raise Interrupted(sentence, stop.code) from None
     except Exception as error:
         sentence = str(error)
