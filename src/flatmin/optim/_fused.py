@@ -8,7 +8,10 @@ compiler).
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +21,8 @@ from flatmin.ball import Ball, Scale, is_bias
 
 # Of a memory block: the gradient, and the handle through which the uses are counted.
 _OWN_USES = 2
+
+_numbers = itertools.count()
 
 # Below this, calling a compiled function costs more than it saves.
 _WORTH_IT = 1 << 15
@@ -42,7 +47,7 @@ def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
 def support(ball: Ball, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> Tensor:
     """Support of the ball, as far as one flat tensor goes."""
     ((name, weight),), (grad,) = weights.items(), grads.values()
-    norm, _ = _kernels(ball.p, ball.scale, is_bias(name))
+    norm, _ = _kernels(ball.p, ball.scale, is_bias(name), weight.dtype, weight.device)
     return norm(_alias(weight), _alias(grad)) * ball.rho
 
 
@@ -55,10 +60,14 @@ def climb(
 ) -> None:
     """Shift one flat weight by ``length`` times its direction; old values replace the gradient."""
     ((name, weight),), (grad,) = weights.items(), grads.values()
-    _, shift = _kernels(ball.p, ball.scale, is_bias(name))
+    _, shift = _kernels(ball.p, ball.scale, is_bias(name), weight.dtype, weight.device)
     before = _sample(grad)
     try:
-        shift(_alias(weight), _alias(grad), torch.tensor(length, device=weight.device))
+        shift(
+            _alias(weight),
+            _alias(grad),
+            torch.tensor(length, dtype=_wide(weight[:0]).dtype, device=weight.device),
+        )
         torch.autograd.graph.increment_version(weight)
         saved.append(([weight], [grad]))
     except BaseException:
@@ -82,26 +91,54 @@ def _sample(t: Tensor) -> Tensor:
 
 @functools.cache
 def _kernels(
-    p: float, scale: Scale, bias: bool
+    p: float, scale: Scale, bias: bool, dtype: torch.dtype, device: torch.device
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], None]]:
+    """The two walks, compiled and compared with the plain ones before they are trusted."""
     ball = Ball(1.0, p, scale)
     name = "bias" if bias else "weight"
     order = ball.dual_order
 
     def norm(weight: Tensor, grad: Tensor) -> Tensor:
-        (v,) = ball.stretch({name: weight.float()}, {name: grad.float()}).values()
+        v = ball.stretch({name: _wide(weight)}, {name: _wide(grad)})[name]
         # A sum in float64 costs nothing extra here: the memory is slower.
         power = v.square() if order == 2.0 else v.abs() if order == 1.0 else v.abs().pow(order)
         total = power.sum(dtype=torch.float64)
         return total if order == 1.0 else total.pow(1.0 / order)
 
     def shift(weight: Tensor, grad: Tensor, length: Tensor) -> None:
-        point = {name: weight.float()}, {name: grad.float()}
-        new = tree.add({name: weight}, ball.direction(*point, length), alpha=length)[name]
-        grad.copy_(weight)
+        direction = ball.direction({name: _wide(weight)}, {name: _wide(grad)}, length)
+        new = tree.add({name: weight}, direction, alpha=length)[name]
+        # A plain copy is an alias to the compiler of torch 2.13, which may read it when the weight
+        # has its new value.
+        grad.copy_(torch.where(length.isfinite(), weight, grad))
         weight.copy_(new)
 
-    return (
-        torch.compile(norm, dynamic=True, fullgraph=True),
-        torch.compile(shift, dynamic=True, fullgraph=True),
-    )
+    fast_norm, fast_shift = _compiled(norm), _compiled(shift)
+    example = (torch.linspace(-1.0, 1.0, 2 * _WORTH_IT, dtype=dtype, device=device) for _ in "wg")
+    weight, grad = next(example), next(example).cos()
+    length = torch.tensor(0.1, device=device)
+    plain, fast = (weight.clone(), grad.clone()), (weight.clone(), grad.clone())
+    shift(*plain, length)
+    fast_shift(*fast, length)
+    close = functools.partial(torch.allclose, rtol=16 * torch.finfo(dtype).eps)
+    if not (
+        close(fast_norm(weight, grad).float(), norm(weight, grad).float())
+        and close(fast[0], plain[0])
+        and torch.equal(fast[1], weight)
+    ):
+        raise RuntimeError(
+            "torch.compile has made a kernel that gives another result than the code it was made "
+            f"from (torch {torch.__version__}, {device.type}, {dtype}); use fused=False."
+        )
+    return fast_norm, fast_shift
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Recompilations are limited by code object, and each ball needs code of its own.
+    code = function.__code__.replace(co_name=f"{function.__name__}_{next(_numbers)}")
+    own = FunctionType(code, function.__globals__, code.co_name, None, function.__closure__)
+    return torch.compile(own, dynamic=True, fullgraph=True)
+
+
+def _wide(t: Tensor) -> Tensor:
+    return t.to(torch.promote_types(t.dtype, torch.float32))
