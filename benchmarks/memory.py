@@ -158,9 +158,11 @@ def _beyond(title: str, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     named = SETS[title]()
     size = sum(p.numel() * p.element_size() for _, p in named)
     floor = rows["gradients alone"]
+    rows = {name: row for name, row in rows.items() if row is not floor}
     return {
         "tensors": len(named),
         "bytes": size,
+        "gradients_alone": floor,
         "measured": rows,
         "peak": {n: (row["peak"] - floor["peak"]) / size for n, row in rows.items()},
         "scratch_bytes": {n: row["peak"] - floor["peak"] - size for n, row in rows.items()},
@@ -183,7 +185,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
         1, len(sets), figsize=(6 * len(sets), 5.2), layout="constrained", squeeze=False
     )
     for axis, (title, numbers) in zip(axes[0], sets.items(), strict=True):
-        names = [name for name in numbers["peak"] if name != "gradients alone"][::-1]
+        names = list(numbers["peak"])[::-1]
         values = [numbers["peak"][name] for name in names]
         axis.barh(names, values, color=["0.65" if is_peer(n) else "#1b7837" for n in names])
         seen = [(numbers["resident"][name], y) for y, name in enumerate(names)]
@@ -192,10 +194,10 @@ def draw(record: dict[str, Any], out: Path) -> None:
             axis.scatter(*zip(*marks, strict=True), color="k", marker="|", s=90, zorder=3)
         top = max([*values, *(x for x, _ in marks)])
         for y, value in enumerate(values):
-            axis.text(top * 1.04, y, f"{value:.2f}", va="center", fontsize=9)
+            axis.text(top * 1.08, y, f"{value:.2f}", va="center", fontsize=9)
         axis.axvline(1.0, color="k", lw=0.8, ls=":")
-        axis.set_xlim(0, top * 1.2)
-        axis.set_xlabel("peak beyond the gradients, in sizes of all parameters")
+        axis.set_xlim(0, top * 1.25)
+        axis.set_xlabel("peak beyond the gradients, in parameters")
         axis.set_title(f"{title}: {numbers['tensors']} tensors, {numbers['bytes'] / 1e6:.0f} MB")
     figure.suptitle(
         "flatmin (green) and others (grey); ticks: resident memory; dotted: one copy of the weights"

@@ -220,18 +220,15 @@ def draw(record: dict[str, Any], out: Path) -> None:
     )
     for axis, (title, numbers) in zip(axes[0], networks.items(), strict=True):
         names = [name for name in numbers["ratios"] if name in OPTIONS][::-1]
-        values = [numbers["ratios_from_outside"][name] for name in names]
+        values = [100.0 * (numbers["ratios_from_outside"][name] - 1.0) for name in names]
         axis.barh(names, values, color="#1b7837")
-        for y, name in enumerate(names):
-            low, high = numbers["ratio_quartiles"][name]
-            axis.plot([low, high], [y, y], color="k", lw=1)
-            axis.plot(numbers["ratios"][name], y, color="k", marker="o", ms=4)
-            axis.text(0.02, y, f"{values[y]:.3f}", color="w", va="center", fontsize=9)
-        axis.axvline(1.0, color="k", lw=0.8, ls=":")
-        axis.set_xlabel("training step, in two gradients and one base step")
-        axis.set_title(f"{title}: {1e3 * numbers['seconds'][LIMIT]:.3g} ms")
+        for y, (name, value) in enumerate(zip(names, values, strict=True)):
+            axis.text(value, y, f" {value:.2g} % ({numbers['ratios'][name]:.3f})", va="center")
+        axis.set_xlim(0, 1.6 * max(values))
+        axis.set_xlabel("time beyond two gradients and one base step, %")
+        axis.set_title(f"{title}: {1e3 * numbers['seconds'][LIMIT]:,.4g} ms")
     figure.suptitle(
-        "bar: from the time outside the gradients; dot, line: whole steps, median and quartiles\n"
+        "from the time outside the gradients; in brackets the ratio of whole steps, noise and all\n"
         f"{record['machine']}, {record['device']}, {record['threads']} threads, {record['dtype']}, "
         f"torch {record['torch']}",
         fontsize=10,
