@@ -1,0 +1,118 @@
+"""One training run, kept as a small file, so that no run is ever done twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import statistics
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+import flatmin
+from flatmin.experiments._files import write_atomically
+from flatmin.experiments._image_data import Pair
+from flatmin.experiments._provenance import provenance
+from flatmin.train import Diverged, TrainConfig, train
+from flatmin.train.fingerprint import plain
+
+_EPOCHS_WORTH_SAVING = 10
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Training runs on one pair of image sets.
+
+    A finished run is a JSON file, named for all that it depends on; an unfinished one keeps a
+    checkpoint. Items that need the same run share it, in whatever order they are computed.
+
+    Attributes:
+        data: Training and test set.
+        folder: Where runs are kept.
+        device: Where they are computed.
+    """
+
+    data: Pair
+    folder: Path
+    device: str
+
+    def __call__(self, config: TrainConfig) -> dict[str, Any]:
+        """Train, or take what is kept.
+
+        Args:
+            config: What to train.
+
+        Returns:
+            Accuracies in percent, one for each evaluated epoch in ``epochs``: ``test``, ``train``
+            (without augmentation) and ``running`` (on the batches as trained on); ``validation``
+            accuracy and loss of the last epoch; ``seconds``, the median of an epoch; ``steps`` and
+            ``gradients`` in all; ``commit``. Or ``diverged``, the reason.
+        """
+        path = self.folder / f"{self._key(config)}.json"
+        if not path.exists():
+            numbers = {**self._train(config, path.with_suffix("")), "commit": commit()}
+            write_atomically(path, json.dumps(numbers))
+        return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+
+    def _train(self, config: TrainConfig, checkpoints: Path) -> dict[str, Any]:
+        long = config.epochs >= _EPOCHS_WORTH_SAVING
+        try:
+            history = train(
+                config,
+                self.data,
+                out=checkpoints if long else None,
+                resume=True,
+                keep=1,
+                device=self.device,
+            ).history
+        except Diverged as error:
+            return {"diverged": str(error).partition(";")[0]}
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        shown = [epoch for epoch in history if epoch.test_accuracy is not None]
+        last = history[-1]
+        return {
+            "epochs": [epoch.epoch for epoch in shown],
+            "test": [_percent(epoch.test_accuracy) for epoch in shown],
+            "train": [_percent(epoch.train_accuracy) for epoch in shown],
+            "running": [_percent(epoch.running_accuracy) for epoch in shown],
+            "validation": [_percent(last.validation_accuracy), last.validation_loss],
+            "seconds": round(statistics.median(epoch.seconds for epoch in history), 4),
+            "steps": last.step,
+            "gradients": last.gradients,
+        }
+
+    def _key(self, config: TrainConfig) -> str:
+        parts = [
+            plain(config),
+            self._data_key,
+            self.device,
+            flatmin.__version__,
+            torch.__version__,
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _data_key(self) -> list[str]:
+        return [part.fingerprint() for part in self.data]
+
+
+def kept_in(scratch: Path) -> Path:
+    """The folder of runs that all image items share, beside the scratch folders of the items."""
+    folder = scratch.parent / "image-runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 3)
+
+
+@cache
+def commit() -> str:
+    """The commit of the code in use, with a plus where it has other changes."""
+    origin = provenance({})
+    return f"{origin['commit'][:10]}{'+' if origin['dirty'] else ''}"

@@ -1,0 +1,241 @@
+"""The study behind table 1 and figure 7: six optimizers on the same network, start and batches.
+
+*As reported*: Adam without weight decay and at a constant learning rate; SAM and ASAM around SGD
+with weight decay and cosine. *Controlled*: SGD and Adam, each alone, with SAM and with ASAM, all
+with a cosine of their own; learning rate, weight decay and radius chosen on a held-out part of the
+training set; and the base optimizers once more for twice the epochs, which is as many gradients as
+SAM and ASAM evaluate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flatmin.experiments._image_data import ImageOptions, Pair, augmentation, load
+from flatmin.experiments._image_runs import Runs, kept_in
+from flatmin.experiments._image_words import flat
+from flatmin.experiments._progress import progress
+from flatmin.train import TrainConfig
+from flatmin.train.networks import build_network
+
+# Name → base optimizer, minimizer.
+OPTIMIZERS = {
+    "SGD": ("sgd", "none"),
+    "SGD + SAM": ("sgd", "sam"),
+    "SGD + ASAM": ("sgd", "asam"),
+    "Adam": ("adamw", "none"),
+    "Adam + SAM": ("adamw", "sam"),
+    "Adam + ASAM": ("adamw", "asam"),
+}
+# What the report's code did; its "SAM" and "ASAM" are wrapped around SGD.
+_SGD = {"optimizer": "sgd", "lr": 0.1, "schedule": "cosine-by-epoch"}
+_SGD |= {"options": {"momentum": 0.9, "weight_decay": 5e-4}}
+REPORTED: dict[str, dict[str, Any]] = {
+    "Adam": {"optimizer": "adam", "lr": 1e-3, "schedule": "none"},
+    "SAM": {**_SGD, "minimizer": "sam", "rho": 0.05},
+    "ASAM": {**_SGD, "minimizer": "asam", "rho": 0.5, "eta": 0.0},
+}
+_COLUMNS = ("last", "best", "best_epoch", "train", "running", "diverged")
+_SEARCH_SEED = 1_000_000  # no seed of the study: nobody is chosen for luck that is then counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(ImageOptions):
+    """What is trained, for how long, and what is searched."""
+
+    seeds: int = 5
+    """Number of starts, each with its own batches; all optimizers share them."""
+    model: str = "wrn-28-10"
+    """Network: wrn-D-W, or cnn."""
+    epochs: int = 50
+    """Passes over the training images."""
+    device: str = "cpu"
+    """Where to compute; the defaults are meant for cuda."""
+    precision: str = "bf16"
+    """Floating type of the convolutions: bf16 (autocast) or fp32."""
+    evaluate_train: int = 10_000
+    """Training images on which accuracy is evaluated without augmentation."""
+    validation: int = 5_000
+    """Training images that are held out to choose by, and only then."""
+    search_epochs: int | None = None
+    """Epochs of each run of the search; none for as many as in the study."""
+    sgd_lrs: tuple[float, ...] = (0.03, 0.1, 0.3)
+    """Learning rates to choose from."""
+    sgd_decays: tuple[float, ...] = (5e-4, 2e-3)
+    """Weight decays to choose from."""
+    adam_lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    """Learning rates to choose from."""
+    adam_decays: tuple[float, ...] = (0.0, 0.05, 0.5)
+    """Decoupled weight decays to choose from; at 0 it is plain Adam."""
+    sam_rhos: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    """Radii of SAM to choose from."""
+    asam_rhos: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+    """Radii of ASAM to choose from."""
+
+
+# On two cores: half a minute on digits, one and a half on CIFAR.
+QUICK_STUDY: dict[str, Any] = {
+    "seeds": 2,
+    "model": "wrn-10-1",
+    "epochs": 4,
+    "precision": "fp32",
+    "images": 1_000,
+    "test_images": 1_000,
+    "pixels": 16,
+    "evaluate_train": 500,
+    "validation": 200,
+    "search_epochs": 2,
+    "sgd_lrs": (0.03, 0.1),
+    "sgd_decays": (5e-4,),
+    "adam_lrs": (1e-3, 3e-3),
+    "adam_decays": (0.05,),
+    "sam_rhos": (0.05, 0.1),
+    "asam_rhos": (0.5, 1.0),
+}
+
+
+class Study:
+    """The runs of one study; each is computed when it is first asked for, and then kept.
+
+    Args:
+        options: What is trained.
+        scratch: The item's scratch folder.
+        data: Training and test set, if not those of the options.
+    """
+
+    def __init__(self, options: StudyOptions, scratch: Path, data: Pair | None = None) -> None:
+        self.options = options
+        self.data = data or load(options, options.model)
+        self.runs = Runs(self.data, kept_in(scratch), options.device)
+
+    def config(self, epochs: int, **choices: Any) -> TrainConfig:
+        """What all runs of the study have in common, and what is special about one."""
+        return TrainConfig(
+            **{
+                "model": self.options.model,
+                "epochs": epochs,
+                "label_smoothing": 0.1,
+                "precision": self.options.precision,
+                "channels_last": True,
+                "evaluate_train": self.options.evaluate_train,
+                **augmentation(self.data[0]),
+                **choices,
+            }
+        )
+
+    def choose(self, names: Sequence[str] = tuple(OPTIMIZERS)) -> dict[str, Any]:
+        """Choose learning rate and weight decay of each base, then each radius on top of them.
+
+        Returns:
+            ``chosen``, what to train each optimizer with, and ``search``, every run that was
+            looked at for it: ``optimizer``, ``lr``, ``decay``, ``rho``, validation ``accuracy``.
+        """
+        o = self.options
+        grids: dict[str, list[dict[str, Any]]] = {
+            "sgd": [_base("sgd", lr, d) for lr in o.sgd_lrs for d in o.sgd_decays],
+            "adamw": [_base("adamw", lr, d) for lr in o.adam_lrs for d in o.adam_decays],
+        }
+        radii = {"sam": o.sam_rhos, "asam": o.asam_rhos}
+        chosen: dict[str, dict[str, Any]] = {}
+        search: list[dict[str, Any]] = []
+        for name in progress(names, "search: optimizers"):
+            base, minimizer = OPTIMIZERS[name]
+            grid = grids[base]
+            if minimizer != "none":
+                start = chosen["SGD" if base == "sgd" else "Adam"]
+                grid = [{**start, "minimizer": minimizer, "rho": rho} for rho in radii[minimizer]]
+            scores = [self._validate(choice) for choice in progress(grid, f"search: {name}")]
+            chosen[name] = grid[scores.index(max(scores))]
+            for choice, (accuracy, _) in zip(grid, scores, strict=True):
+                search.append({"optimizer": name, **flat(choice), "accuracy": accuracy})
+        return {"chosen": chosen, "search": search}
+
+    def train(
+        self, ways: Mapping[str, tuple[int, dict[str, Any]]], description: str
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Train in each way, (epochs, choices), from each start.
+
+        Returns:
+            For each name, the runs by seed. Seeds are the outer loop, so that all optimizers meet
+            the same state of the machine, and an interrupted study has whole seeds.
+        """
+        done: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+        jobs = [(seed, name) for seed in range(self.options.seeds) for name in ways]
+        for seed, name in progress(jobs, description):
+            epochs, choices = ways[name]
+            done[name].append(self.runs(self.config(epochs, seed=seed, **choices)))
+        return done
+
+    def describe(self) -> dict[str, Any]:
+        """What the numbers were measured on."""
+        train, test = self.data
+        network = build_network(
+            self.options.model, classes=len(train.classes), channels=train.images.shape[1]
+        )
+        return {
+            "source": train.source,
+            "test_source": test.source,
+            "train_images": len(train),
+            "test_images": len(test),
+            "parameters": sum(p.numel() for p in network.parameters()),
+        }
+
+    def _validate(self, choice: dict[str, Any]) -> tuple[float, float]:
+        """Validation accuracy, and minus the loss for the case of a tie; the larger the better."""
+        epochs = self.options.search_epochs or self.options.epochs
+        validation = min(self.options.validation, len(self.data[0]) // 2)
+        run = self.runs(
+            self.config(
+                epochs,
+                seed=_SEARCH_SEED,
+                validation=validation,
+                evaluate_every=epochs,
+                **choice,
+            )
+        )
+        if "diverged" in run:
+            return 0.0, -math.inf
+        accuracy, loss = run["validation"]
+        return accuracy, -loss if math.isfinite(loss) else -math.inf
+
+
+def ends(runs: Sequence[dict[str, Any]], epochs: int) -> dict[str, list[Any]]:
+    """What is left of runs in a table: a list over seeds each, None where a run diverged.
+
+    Args:
+        runs: The runs of one optimizer, by seed.
+        epochs: Look at them after so many epochs.
+
+    Returns:
+        ``last``, ``train`` and ``running`` accuracy after these epochs, in percent; the ``best``
+        test accuracy until then, which is chosen on the test set, and its ``best_epoch``;
+        ``diverged``, the reasons.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    for run in runs:
+        values: dict[str, Any] = dict.fromkeys(_COLUMNS)
+        if "diverged" in run:
+            values["diverged"] = run["diverged"]
+        else:
+            here = run["epochs"].index(epochs)
+            test = run["test"][: here + 1]
+            values |= {"last": test[here], "train": run["train"][here]}
+            values |= {"running": run["running"][here], "best": max(test)}
+            values["best_epoch"] = run["epochs"][test.index(max(test))]
+        for name, column in columns.items():
+            column.append(values[name])
+    return columns
+
+
+def commits(*groups: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
+    """The commits at which runs were made: an interrupted study may have been continued later."""
+    return sorted({run["commit"] for group in groups for runs in group.values() for run in runs})
+
+
+def _base(optimizer: str, lr: float, decay: float) -> dict[str, Any]:
+    options = {"momentum": 0.9} if optimizer == "sgd" else {}
+    return {"optimizer": optimizer, "lr": lr, "options": {**options, "weight_decay": decay}}
