@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flatmin.experiments._paired import Mean, mean, paired
+from flatmin.experiments._paired import Mean, mean, paired, subtract
 from flatmin.experiments._style import COLORS, FAINT, INK
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def intervals(
     for place, ((_, shade, one, other), difference) in enumerate(
         zip(rows, differences, strict=True)
     ):
-        each = [a - b for a, b in zip(one, other, strict=True) if None not in (a, b)]
+        each = [value for value in subtract(one, other) if value is not None]
         ax.plot(each, [place] * len(each), "o", ms=3.5, color=shade, alpha=0.4)
         if difference.n:
             ax.plot(difference.value, place, "D", ms=6, color=shade, mec="white")
@@ -91,15 +91,8 @@ def _window(
     differences: Sequence[Mean],
 ) -> tuple[float, float]:
     """Wide enough for every seed, and for intervals up to three times that."""
-    reach = max(
-        (
-            abs(a - b)
-            for _, _, one, other in rows
-            for a, b in zip(one, other, strict=True)
-            if a is not None and b is not None
-        ),
-        default=1.0,
-    )
+    each = [value for _, _, one, other in rows for value in subtract(one, other)]
+    reach = max((abs(value) for value in each if value is not None), default=1.0)
     ends = [abs(d.value) + d.half for d in differences if d.n > 1]
     reach = min(max([reach, *ends]), 3 * reach) or 1.0
     return -1.08 * reach, 1.08 * reach

@@ -49,9 +49,13 @@ def mean(values: Sequence[float | None]) -> Mean:
 
 def paired(one: Sequence[float | None], other: Sequence[float | None]) -> Mean:
     """Mean of the differences one − other, seed by seed."""
-    return mean(
-        [None if a is None or b is None else a - b for a, b in zip(one, other, strict=True)]
-    )
+    return mean(subtract(one, other))
+
+
+def subtract(one: Sequence[float | None], other: Sequence[float | None]) -> list[float | None]:
+    """The differences, None where one of the two is missing."""
+    pairs = zip(one, other, strict=True)
+    return [None if a is None or b is None else a - b for a, b in pairs]
 
 
 def signed(difference: Mean) -> str:

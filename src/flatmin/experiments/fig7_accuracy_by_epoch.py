@@ -24,7 +24,7 @@ from flatmin.experiments._image_study import (
     ends,
 )
 from flatmin.experiments._image_words import HOW, judged, limits, together
-from flatmin.experiments._paired import mean, paired
+from flatmin.experiments._paired import mean, paired, subtract
 from flatmin.experiments._style import band, letter, subplots
 
 if TYPE_CHECKING:
@@ -91,11 +91,17 @@ def draw(record: dict[str, Any]) -> Figure:
 def check(record: dict[str, Any]) -> list[Verdict]:
     """The gap as the report plots it, and as it is."""
     numbers = record["numbers"]
-    as_plotted = {name: _gaps(columns, "running") for name, columns in numbers["reported"].items()}
+    as_plotted = {
+        name: subtract(columns["running"], columns["last"])
+        for name, columns in numbers["reported"].items()
+    }
     smaller = {
         f"Adam − {name}": paired(as_plotted["Adam"], as_plotted[name]) for name in ("SAM", "ASAM")
     }
-    gaps = {name: _gaps(columns, "train") for name, columns in numbers["equal_epochs"].items()}
+    gaps = {
+        name: subtract(columns["train"], columns["last"])
+        for name, columns in numbers["equal_epochs"].items()
+    }
     controlled = {
         f"{base} − {base} + {name}": paired(gaps[base], gaps[f"{base} + {name}"])
         for base in ("SGD", "Adam")
@@ -127,7 +133,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
     numbers = record["numbers"]
     rows = [
         [f"{name}, {kind}", *(str(mean(columns[c])) for c in ("running", "train", "last"))]
-        + [str(mean(_gaps(columns, c))) for c in ("running", "train")]
+        + [str(mean(subtract(columns[c], columns["last"]))) for c in ("running", "train")]
         for kind, key in (("as reported", "reported"), ("controlled", "equal_epochs"))
         for name, columns in numbers[key].items()
     ]
@@ -167,8 +173,3 @@ def _panel(ax: Axes, curves: dict[str, Any], train: str, shade: str) -> None:
         ax.plot(epochs, middle, style, color=shade, label=label)
         both = [(m, e or 0.0) for m, e in zip(middle, error, strict=True)]
         band(ax, epochs, [m - e for m, e in both], [m + e for m, e in both], shade)
-
-
-def _gaps(columns: dict[str, list[Any]], train: str) -> list[float | None]:
-    pairs = zip(columns[train], columns["last"], strict=True)
-    return [None if a is None or b is None else a - b for a, b in pairs]

@@ -1,0 +1,103 @@
+"""A very simple network: does sharpness awareness help it?
+
+Claim: A very simple model, trained on CIFAR-10 for 200 epochs, is not improved by sharpness aware
+optimizers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flatmin.experiments import _comparison as comparison
+from flatmin.experiments._harness import Table, Verdict
+from flatmin.experiments._image_study import QUICK_STUDY, Study, StudyOptions
+from flatmin.experiments._image_words import HOW, judged, limits, search_table
+from flatmin.experiments._paired import mean, paired
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ADAM = {"optimizer": "adam", "lr": 1e-3, "schedule": "none"}
+REPORTED: dict[str, dict[str, Any]] = {
+    "Adam": _ADAM,
+    "SAM": {**_ADAM, "minimizer": "sam", "rho": 0.05},
+    "ASAM": {**_ADAM, "minimizer": "asam", "rho": 0.5},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(StudyOptions):
+    """The report's small convolutional network."""
+
+    model: str = "cnn"
+    """Network; cnn is the report's."""
+    epochs: int = 200
+    """Passes over the training images."""
+    precision: str = "fp32"
+    """Floating type of the convolutions: bf16 (autocast) or fp32."""
+    search_epochs: int | None = 50
+    """Epochs of each run of the search; none for as many as in the study."""
+
+
+FULL = Config()
+QUICK = Config(**{**QUICK_STUDY, "model": "cnn", "pixels": 32, "sgd_lrs": (0.03,)})
+
+
+def run(config: Config, scratch: Path) -> dict[str, Any]:
+    """Compare as in table 1, with the report's choices for this network."""
+    return comparison.compare(Study(config, scratch), REPORTED)
+
+
+def draw(record: dict[str, Any]) -> Figure:
+    """Accuracies as reported and under control, and the paired differences."""
+    return comparison.figure(record, {name: name for name in REPORTED})
+
+
+def check(record: dict[str, Any]) -> list[Verdict]:
+    """The report's sentence, as reported and under control."""
+    numbers = record["numbers"]
+    last = {name: numbers["reported"][name]["last"] for name in REPORTED}
+    same, fair = (comparison.gains(numbers, key) for key in ("equal_epochs", "equal_gradients"))
+    cases = (
+        (
+            "as reported: Adam 1e-3 for all, rho 0.05 and 0.5",
+            {f"{name} on Adam": paired(last[name], last["Adam"]) for name in ("SAM", "ASAM")},
+        ),
+        ("controlled, equal epochs", same),
+        ("controlled, equal gradients: the base trains for twice the epochs", fair),
+    )
+    level = f"Adam {mean(last['Adam'])} %; "
+    return [
+        judged(
+            record,
+            f"The very simple model is not improved by sharpness awareness ({words})",
+            "stated, without numbers" if not number else "not asked",
+            ("" if number else level) + comparison.listed(differences),
+            all(difference.sign <= 0 for difference in differences.values()),
+        )
+        for number, (words, differences) in enumerate(cases)
+    ]
+
+
+def tables(record: dict[str, Any]) -> list[Table]:
+    """Accuracies, differences, and what was chosen from what."""
+    return [*comparison.tables(record), search_table(record)]
+
+
+def notes(record: dict[str, Any]) -> list[str]:
+    """How this was done, and what it cannot say."""
+    epochs = record["config"]["epochs"]
+    short = (
+        [f"**Shorter than the report's**: {epochs} epochs instead of 200."] if epochs < 200 else []
+    )
+    return [
+        "**The network**: two convolutions of 5 × 5 with 6 and 16 channels, pooling, and linear "
+        "layers of 120, 84 and 10 units; no normalization. It cannot fit CIFAR-10: where training "
+        "accuracy is hardly above test accuracy, there is nothing for a flat minimum to mend. A "
+        "sentence that it is not improved holds here as long as no interval lies above zero.",
+        *short,
+        HOW,
+        *limits(record),
+    ]
