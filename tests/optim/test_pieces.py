@@ -18,7 +18,7 @@ from flatmin.optim import _climb, _fused
 SHAPES = {
     "large.weight": (300, 1000),
     "tall.weight": (1000, 300),
-    "large.bias": (40_000,),
+    "large.bias": (140_000,),
     **{f"{i}.weight": (12, 12) for i in range(9)},
     **{f"{i}.bias": (12,) for i in range(9)},
     "odd.weight": (3, 5, 7),
@@ -152,12 +152,12 @@ def test_an_interrupt_around_the_fused_kernel_leaves_nothing_behind(
 def test_gradients_that_others_look_at_are_not_written_to() -> None:
     """As DDP's buckets do: what is kept there would be overwritten by the second backward pass."""
     ball = Ball(0.05)
-    weight = torch.randn(50_000)
-    alone = torch.randn(50_000)
+    weight = torch.randn(200_000)
+    alone = torch.randn(200_000)
     assert _fused.suits(ball, weight, alone)
-    bucket = torch.randn(100_000)
-    assert not _fused.suits(ball, weight, bucket[:50_000])
-    watched = torch.randn(50_000)
+    bucket = torch.randn(400_000)
+    assert not _fused.suits(ball, weight, bucket[:200_000])
+    watched = torch.randn(200_000)
     view = watched.view(2, -1)
     assert not _fused.suits(ball, weight, watched)
     del view

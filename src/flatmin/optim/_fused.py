@@ -25,7 +25,7 @@ _OWN_USES = 2
 _numbers = itertools.count()
 
 # Below this, calling a compiled function costs more than it saves.
-_WORTH_IT = 1 << 15
+_WORTH_IT = 1 << 17
 
 
 def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
