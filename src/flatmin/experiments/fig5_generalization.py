@@ -192,6 +192,9 @@ def notes(record: dict[str, Any]) -> list[str]:
             for measure in ("loss", "error rate")
             for form in FORMS
         ),
+        "A lower loss far from the training variance need not mean better decisions: where many "
+        "points lie on the wrong side, cross-entropy rewards outputs near one half, whatever side "
+        "they are on. The error rates tell the two apart.",
         "As reported, an epoch slices `[i:i+32]` and so sees 109 of 2,000 points; every network "
         "has its own start and order. Controlled, it sees all points, and the optimizers share "
         "start and batches. Bands are standard errors over seeds; intervals in the verdicts are "
@@ -199,6 +202,7 @@ def notes(record: dict[str, Any]) -> list[str]:
     ]
 
 
+_FEW_TICKS = (1, 1.5, 2, 3, 4, 5, 6, 7, 8)
 _PAIRS = ("ASAM below Adam", "SAM below ASAM")
 
 
@@ -213,7 +217,8 @@ def _curves(ax: Axes, numbers: dict[str, Any], form: str, measure: str, row: int
         band(ax, numbers["test_variances"], *_edges(mean, error), color)
     if measure == "loss":
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        low, high = ax.get_ylim()
+        ax.yaxis.set_major_locator(LogLocator(subs=(1,) if high > 20 * low else _FEW_TICKS))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("")
 
