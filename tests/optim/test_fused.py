@@ -79,7 +79,6 @@ def test_restore(variant: str, trouble: str) -> None:
         assert_same_bits(before, model)
 
 
-@pytest.mark.xfail(strict=True, reason="references from Python do not count as uses of a storage")
 def test_a_gradient_that_the_user_kept_is_left_alone() -> None:
     """To compare the two gradients, say, or to log the first."""
     model = network()

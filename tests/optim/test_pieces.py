@@ -85,7 +85,7 @@ def test_the_parameters_are_cut_in_every_way() -> None:
     """Otherwise the tests here would not test what they say."""
     pairs = {name: (w, w.grad) for name, w in parameters() if w.grad is not None}
     with torch.no_grad():
-        pieces = list(_climb.cut(Ball(1.0, 2.0, Elementwise()), 1.0, pairs, fused=False))
+        pieces = list(_climb.cut(Ball(1.0, 2.0, Elementwise()), 1.0, pairs))
     stacks = [piece for piece in pieces if isinstance(piece, _climb.Stack)]
     assert len(stacks) == 2  # weights and biases, never together
     flats = [

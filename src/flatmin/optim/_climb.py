@@ -8,7 +8,7 @@ so that an operation is dispatched once for many of them; on an accelerator all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -106,8 +106,8 @@ class Fused(Piece):
         _fused.climb(self.ball, self.weights, self.grads, self.sign * length, saved)
 
 
-def cut(ball: Ball, sign: float, pairs: Pairs, *, fused: bool) -> Iterator[Piece]:
-    """Cut the parameters of one group into pieces."""
+def cut(ball: Ball, sign: float, pairs: Pairs, *, fuse: Collection[str] = ()) -> Iterator[Piece]:
+    """Cut the parameters of one group into pieces; those named in ``fuse`` may be fused."""
     small: dict[_Kind, Pairs] = {}
     sharded = _sharded.active()
     scaled = ball.scale != Identity()
@@ -117,7 +117,7 @@ def cut(ball: Ball, sign: float, pairs: Pairs, *, fused: bool) -> Iterator[Piece
             w, g, spread = _sharded.local(w), _sharded.local(g), _sharded.spread(w)
         if g.is_sparse:
             g = g.to_dense()
-        if fused and _fused.suits(ball, w, g) and _is_flat(w, g):
+        if name in fuse and _fused.suits(ball, w, g) and _is_flat(w, g):
             yield Fused(ball, sign, spread, *({name: flat} for flat in _flat(w, g)))
         elif w.is_cpu and w.numel() > _PIECE and _is_flat(w, g):
             for parts in zip(*(torch.split(flat, _PIECE) for flat in _flat(w, g)), strict=True):
@@ -146,13 +146,17 @@ def _share(ball: Ball, sign: float, small: dict[_Kind, Pairs]) -> Iterator[Piece
         yield Piece(ball, sign, spread, *_columns(pairs, names))
 
 
-def joint_support(pieces: list[Piece]) -> Tensor:
-    """Support of the ball that all pieces form together, over all processes."""
-    order = pieces[0].ball.dual_order
-    parts: dict[_sharded.Spread | None, list[Tensor]] = {}
+def supports(pieces: list[Piece]) -> dict[Ball, Tensor]:
+    """Support of each ball, over all pieces and processes that share it."""
+    parts: dict[Ball, dict[_sharded.Spread | None, list[Tensor]]] = {}
     for piece in pieces:
-        parts.setdefault(piece.spread, []).append(piece.support())
-    return _combine(parts, order)
+        parts.setdefault(piece.ball, {}).setdefault(piece.spread, []).append(piece.support())
+    return {ball: _combine(norms, ball.dual_order) for ball, norms in parts.items()}
+
+
+def joint_support(by_ball: dict[Ball, Tensor]) -> Tensor:
+    """Support of the ball that all balls form together."""
+    return tree.combine(by_ball.values(), next(iter(by_ball)).dual_order)
 
 
 def _columns(pairs: Pairs, names: list[str]) -> Iterator[dict[str, Tensor]]:

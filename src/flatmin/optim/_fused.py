@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -26,6 +27,19 @@ _numbers = itertools.count()
 
 # Below this, calling a compiled function costs more than it saves.
 _WORTH_IT = 1 << 17
+
+
+def is_held(param: Tensor) -> bool:
+    """Whether anybody but the parameter itself refers to its gradient."""
+    return sys.getrefcount(param.grad) > _unheld()
+
+
+@functools.cache
+def _unheld() -> int:
+    """References that the interpreter counts to a gradient that nobody holds."""
+    param = torch.nn.Parameter(torch.zeros(1))
+    param.grad = torch.zeros(1)
+    return sys.getrefcount(param.grad)
 
 
 def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:

@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,27 +17,18 @@ from torch.optim import Optimizer
 
 from flatmin import _tree as tree
 from flatmin.ball import Ball
-from flatmin.optim import _sharded
-from flatmin.optim._climb import Piece, climb, cut, joint_support, restore
+from flatmin.optim import _fused, _sharded
+from flatmin.optim._climb import Piece, Saved, climb, cut, joint_support, restore, supports
 from flatmin.optim._replay import Replay
-
-# The base owns its hooks; the wrapper shows the same dictionaries, so that each fires once.
-_HOOKS = (
-    "_optimizer_step_pre_hooks",
-    "_optimizer_step_post_hooks",
-    "_optimizer_state_dict_pre_hooks",
-    "_optimizer_state_dict_post_hooks",
-    "_optimizer_load_state_dict_pre_hooks",
-    "_optimizer_load_state_dict_post_hooks",
-)
+from flatmin.optim._report import StepReport, report
+from flatmin.optim._wrapper import Wrapper
 
 
-class Perturbed(Optimizer, ABC):
+class Perturbed(Wrapper, ABC):
     """A base optimizer that steps with the gradient of a perturbed point.
 
-    The base owns groups, state and hooks; the wrapper shows them as its own, so whatever works on a
-    torch optimizer (schedulers, ``GradScaler``, checkpoints) works on it. A variant says by
-    ``_ball`` which neighbourhood it climbs in.
+    It is a torch optimizer, so whatever works on one (schedulers, ``GradScaler``, checkpoints)
+    works on it. A variant says by ``_ball`` which neighbourhood it climbs in.
     """
 
     def __init__(
@@ -119,8 +110,10 @@ class Perturbed(Optimizer, ABC):
             raise RuntimeError(
                 "perturbed() was entered inside itself; leave the first block before the next."
             )
-        visit.open, visit.climbed, visit.failure = True, True, None
-        saved: list[tuple[list[Tensor], list[Tensor]]] = []
+        visit.open, visit.climbed = True, True
+        if visit.parts is None:
+            visit.failure = None
+        saved: Saved = []
         try:
             with self._replay.second_pass() if self._replay else nullcontext():
                 with torch.no_grad():
@@ -137,6 +130,84 @@ class Perturbed(Optimizer, ABC):
             visit.open = False
             with torch.no_grad():
                 restore(saved)
+        if visit.parts is not None:
+            self._set_aside(visit.parts)
+
+    @contextmanager
+    def micro_batches(self) -> Iterator[None]:
+        r"""Sum the gradients of several ``perturbed()`` blocks, each with its own perturbation.
+
+        With parts of m examples this trains on m-sharpness: every part climbs by its own gradient,
+
+        .. math:: \nabla L_m(w) = \sum_k \nabla L_k(w + \epsilon_k), \quad
+            \epsilon_k \text{ from } \nabla L_k(w)
+
+        Divide each loss by the number of parts for a mean. On leaving, ``.grad`` holds the sum, and
+        what follows (unscale, clip, ``step()``) is as usual.
+
+        Yields:
+            Nothing; the body holds the passes, part by part.
+
+        Raises:
+            RuntimeError: If entered inside itself or inside ``perturbed()``.
+
+        Example:
+            Two parts of the loss x², each climbing from 1 to 1.5, where x²/2 has gradient 1.5.
+
+            >>> from flatmin import SAM
+            >>> x = torch.nn.Parameter(torch.ones(1))
+            >>> optimizer = SAM(torch.optim.SGD([x], lr=0.1), rho=0.5)
+            >>> with optimizer.micro_batches():
+            ...     for _ in range(2):
+            ...         (x.square().sum() / 2).backward()
+            ...         with optimizer.perturbed():
+            ...             (x.square().sum() / 2).backward()
+            >>> x.grad.item()
+            3.0
+
+        Source:
+            Foret et al. 2021, arXiv:2010.01412, section 4.1.
+        """
+        visit = self._visit
+        self._refuse_inside("micro_batches")
+        if visit.parts is not None:
+            raise RuntimeError("micro_batches() was entered inside itself; one block is enough.")
+        parts = visit.parts = {}
+        visit.failure = None
+        try:
+            yield
+        except BaseException:
+            self.base.zero_grad(set_to_none=True)
+            visit.climbed, visit.failure = False, None
+            raise
+        finally:
+            visit.parts = None
+        for param, grad in parts.items():
+            param.grad = grad if param.grad is None else param.grad.add_(grad)
+
+    @property
+    def report(self) -> StepReport | None:
+        """Norms and rise of the last climb; None before the first.
+
+        Returns:
+            A ``StepReport``; reading it starts no computation and waits for no device, except that
+            ``rise`` is a tensor, which does when it is turned into a number.
+
+        Example:
+            >>> from flatmin import SAM
+            >>> x = torch.nn.Parameter(torch.ones(1))
+            >>> optimizer = SAM(torch.optim.SGD([x], lr=0.1), rho=0.5)
+            >>> def closure():
+            ...     optimizer.zero_grad()
+            ...     loss = x.square().sum()
+            ...     loss.backward()
+            ...     return loss
+            >>> _ = optimizer.step(closure)
+            >>> report = optimizer.report
+            >>> report.grad_norm, report.shift_norm, report.rise.item()
+            (2.0, 0.5, 1.25)
+        """
+        return self._visit.report
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the weights with the base optimizer.
@@ -164,7 +235,8 @@ class Perturbed(Optimizer, ABC):
                         "the closure returned nothing; let it return the loss that it computed."
                     )
                 with self.perturbed():
-                    closure()
+                    worst = closure()
+            self._visit.add_rise(loss, worst)
         visit = self._visit
         if visit.climbed and (reason := visit.failure or self._second_failure()):
             warnings.warn(
@@ -233,46 +305,12 @@ class Perturbed(Optimizer, ABC):
             group.update({**settings, **group})
         self._complete_groups()
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The base optimizer's groups."""
-        return self.base.param_groups
-
-    @param_groups.setter
-    def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        self.base.param_groups = groups
-
-    @property
-    def state(self) -> Any:
-        """The base optimizer's state."""
-        return self.base.state
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        self.base.state = state
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """The base optimizer's defaults."""
-        return self.base.defaults
-
-    @defaults.setter
-    def defaults(self, defaults: dict[str, Any]) -> None:
-        self.base.defaults = defaults
-
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what schedulers and the replay have hung on this instance."""
-        dropped = {"step", "_opt_called", "_replay", *_HOOKS}
-        return {key: value for key, value in self.__dict__.items() if key not in dropped}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._adopt(self.base)
+        """Everything but the replay, which hangs on the model that this instance knows."""
+        return {key: value for key, value in super().__getstate__().items() if key != "_replay"}
 
     def _adopt(self, base: Optimizer) -> None:
-        self.base = base
-        for hooks in _HOOKS:
-            setattr(self, hooks, getattr(base, hooks))
+        super()._adopt(base)
         self._replay = Replay(self.model) if self.model is not None else None
 
     def _refuse_inside(self, method: str) -> None:
@@ -307,23 +345,38 @@ class Perturbed(Optimizer, ABC):
                 continue
             sign = -1.0 if group.get("maximize") else 1.0
             # The number in front keeps names apart when two models share an optimizer.
-            pairs = {
-                f"{i}.{name or ''}": (p, p.grad)
+            named = [
+                (f"{i}.{name or ''}", p)
                 for i, (name, p) in enumerate(zip(self._names(group), group["params"], strict=True))
                 if p.grad is not None
-            }
-            pieces += cut(ball, sign, pairs, fused=self.fused)
+            ]
+            # A gradient that the user holds on to must stay what it is.
+            fuse = {name for name, p in named if self.fused and not _fused.is_held(p)}
+            pairs = {name: (p, p.grad) for name, p in named}
+            pieces += cut(ball, sign, pairs, fuse=fuse)
         return pieces
 
-    def _climb(self, saved: list[tuple[list[Tensor], list[Tensor]]]) -> None:
+    def _climb(self, saved: Saved) -> None:
+        visit = self._visit
+        visit.report = None
         pieces = self._pieces()
         if not pieces:
             return
-        support = joint_support(pieces).cpu()
+        by_ball = {ball: support.cpu() for ball, support in supports(pieces).items()}
+        support = joint_support(by_ball)
+        visit.report = report(by_ball, support)
         if not _sharded.agree(math.isfinite(support.item()), self.param_groups):
-            self._visit.failure = "the gradient at the weights was not finite"
+            visit.failure = "the gradient at the weights was not finite"
             return
         climb(pieces, support, saved)
+
+    def _set_aside(self, parts: dict[Tensor, Tensor]) -> None:
+        """Add the present gradients to those of the parts before, and clear them."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    parts[p] = p.grad if p not in parts else parts[p].add_(p.grad)
+                    p.grad = None
 
     def _grads(self) -> list[Tensor]:
         grads = [p.grad for group in self.param_groups for p in group["params"]]
@@ -374,3 +427,9 @@ class _Visit:
     open: bool = False
     climbed: bool = False
     failure: str | None = None
+    parts: dict[Tensor, Tensor] | None = None
+    report: StepReport | None = None
+
+    def add_rise(self, loss: Any, worst: Any) -> None:
+        if self.report is not None and isinstance(loss, Tensor) and isinstance(worst, Tensor):
+            self.report = replace(self.report, rise=(worst - loss).detach())
