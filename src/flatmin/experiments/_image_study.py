@@ -59,6 +59,8 @@ class StudyOptions(ImageOptions):
     """Floating type of the convolutions: bf16 (autocast) or fp32."""
     evaluate_train: int = 10_000
     """Training images on which accuracy is evaluated without augmentation."""
+    evaluate_every: int = 1
+    """Epochs between evaluations; a divisor of the epochs."""
     validation: int = 5_000
     """Training images that are held out to choose by, and only then."""
     search_epochs: int | None = None
@@ -76,6 +78,13 @@ class StudyOptions(ImageOptions):
     asam_rhos: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
     """Radii of ASAM to choose from."""
 
+    def __post_init__(self) -> None:
+        if self.evaluate_every < 1 or self.epochs % self.evaluate_every:
+            raise ValueError(
+                f"evaluate_every must be a divisor of the {self.epochs} epochs, "
+                f"got {self.evaluate_every}."
+            )
+
 
 # On two cores: half a minute on digits, one and a half on CIFAR.
 QUICK_STUDY: dict[str, Any] = {
@@ -84,7 +93,7 @@ QUICK_STUDY: dict[str, Any] = {
     "epochs": 4,
     "precision": "fp32",
     "images": 1_000,
-    "test_images": 1_000,
+    "test_images": 500,
     "pixels": 16,
     "evaluate_train": 500,
     "validation": 200,
@@ -122,6 +131,7 @@ class Study:
                 "precision": self.options.precision,
                 "channels_last": True,
                 "evaluate_train": self.options.evaluate_train,
+                "evaluate_every": self.options.evaluate_every,
                 **augmentation(self.data[0]),
                 **choices,
             }

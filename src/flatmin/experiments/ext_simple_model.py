@@ -37,6 +37,8 @@ class Config(StudyOptions):
     """Passes over the training images."""
     precision: str = "fp32"
     """Floating type of the convolutions: bf16 (autocast) or fp32."""
+    bases: tuple[str, ...] = ("SGD", "Adam")
+    """Base optimizers of the controlled part: SGD, Adam or both."""
     search_epochs: int | None = 50
     """Epochs of each run of the search; none for as many as in the study."""
 
@@ -47,7 +49,7 @@ QUICK = Config(**{**QUICK_STUDY, "model": "cnn", "pixels": 32, "sgd_lrs": (0.03,
 
 def run(config: Config, scratch: Path) -> dict[str, Any]:
     """Compare as in table 1, with the report's choices for this network."""
-    return comparison.compare(Study(config, scratch), REPORTED)
+    return comparison.compare(Study(config, scratch), REPORTED, config.bases)
 
 
 def draw(record: dict[str, Any]) -> Figure:

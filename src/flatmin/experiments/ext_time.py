@@ -43,6 +43,7 @@ class Config(StudyOptions):
     With 1,2 all runs are those of table 1."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not {1, 2} <= set(self.multiples) or min(self.multiples) < 1:
             raise ValueError(
                 "multiples must be positive and hold 1 and 2, the epochs and the gradients of "
@@ -110,7 +111,7 @@ def draw(record: dict[str, Any]) -> Figure:
     _by_epoch(axes[0, 0], numbers["curves"], config["epochs"])
     for ax, base in zip(axes[0, 1:], ("Adam", "SGD"), strict=True):
         _by_length(ax, numbers["equal_epochs"], base, config["multiples"])
-    axes[0, 0].set_title("As reported: constant learning rate")
+    axes[0, 0].set_title("As reported")
     axes[0, 0].set_ylabel("test accuracy in %")
     letter(axes.flat)
     caption(figure, record)
@@ -218,7 +219,7 @@ def _by_epoch(ax: Axes, curves: Mapping[str, Any], epochs: int) -> None:
         ax.plot(cost, curve["test"], color=color(name), label=name)
     ax.axvline(2 * epochs, color=color("SAM"), lw=0.8, ls=":")
     ax.set(xlabel="gradients, in epochs of Adam")
-    ax.legend(loc="lower right")
+    ax.legend(loc="best")
 
 
 def _by_length(
@@ -234,11 +235,9 @@ def _by_length(
         means.append(mean(found).value)
         _point(ax, length, found, base, base if length == lengths[0] else None)
     ax.plot(lengths, means, color=color(base), lw=1)
-    ax.set(
-        title=f"Controlled, around {base}: cosine each", xlabel="gradients, in lengths of the base"
-    )
+    ax.set(title=f"Controlled, around {base}", xlabel="gradients, in lengths of the base")
     ax.set_xticks(lengths)
-    ax.legend(loc="lower right")
+    ax.legend(loc="best")
 
 
 def _point(ax: Axes, x: float, values: list[float | None], name: str, label: str | None) -> None:

@@ -80,6 +80,7 @@ def draw(record: dict[str, Any]) -> Figure:
         ax.text(0.97, 0.06, f"gap {gap} points", transform=ax.transAxes, ha="right", fontsize=8.5)
     for ax in axes[-1]:
         ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     for ax in axes[:, 0]:
         ax.set_ylabel("accuracy in %")
     axes[0, 0].legend(loc="upper left")
@@ -158,18 +159,18 @@ def notes(record: dict[str, Any]) -> list[str]:
 def _curves(runs: Sequence[dict[str, Any]], epochs: int, train: str) -> dict[str, Any]:
     """Mean and standard error over seeds, by epoch."""
     good = [run for run in runs if "diverged" not in run]
-    curves: dict[str, Any] = {}
+    shown = [epoch for epoch in good[0]["epochs"] if epoch <= epochs] if good else []
+    curves: dict[str, Any] = {"epochs": shown}
     for key in (train, "test"):
         points = [mean(column) for column in zip(*(run[key] for run in good), strict=True)]
-        curves[key] = [round(point.value, 3) for point in points[:epochs]]
-        curves[f"{key}_error"] = [round(point.error, 3) for point in points[:epochs]]
+        curves[key] = [round(point.value, 3) for point in points[: len(shown)]]
+        curves[f"{key}_error"] = [round(point.error, 3) for point in points[: len(shown)]]
     return curves
 
 
 def _panel(ax: Axes, curves: dict[str, Any], train: str, shade: str) -> None:
     for key, style, label in ((train, "--", "training"), ("test", "-", "test")):
         middle, error = curves[key], curves[f"{key}_error"]
-        epochs = range(1, len(middle) + 1)
-        ax.plot(epochs, middle, style, color=shade, label=label)
+        ax.plot(curves["epochs"], middle, style, color=shade, label=label)
         both = [(m, e or 0.0) for m, e in zip(middle, error, strict=True)]
-        band(ax, epochs, [m - e for m, e in both], [m + e for m, e in both], shade)
+        band(ax, curves["epochs"], [m - e for m, e in both], [m + e for m, e in both], shade)

@@ -1,0 +1,238 @@
+"""The items that train on images: tiny configurations on digits."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from flatmin.experiments import _image_data, _image_runs
+from flatmin.experiments._comparison import gains, reported_ways
+from flatmin.experiments._harness import discover, read_record, run_item
+from flatmin.experiments._image_data import ImageOptions, load, with_wrong_labels
+from flatmin.experiments._image_runs import Runs, kept_in
+from flatmin.experiments._image_study import REPORTED, Study, StudyOptions, ends
+from flatmin.experiments._image_words import together
+from flatmin.experiments._page import publish
+from flatmin.experiments._paired import mean, paired, signed, t_quantile
+
+TINY: dict[str, Any] = {
+    "images": 66,
+    "test_images": 20,
+    "epochs": 2,
+    "search_epochs": 1,
+    "validation": 30,
+    "evaluate_train": 20,
+    "sgd_lrs": (0.1,),
+    "adam_lrs": (1e-3,),
+    "sam_rhos": (0.05,),
+    "asam_rhos": (0.5,),
+}
+ITEMS: dict[str, dict[str, Any]] = {
+    "table1": {"rounds": 1},
+    "fig7": {},
+    "ext_time": {},
+    "ext_simple_model": {"bases": ("Adam",)},
+    "ext_label_noise": {"noise": (0.0, 0.4)},
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_an_item_runs_draws_and_judges(name: str, out: Path) -> None:
+    item = discover()[name]
+    run_item(item, replace(item.load().QUICK, **TINY, **ITEMS[name]), "QUICK", out)
+    record = read_record(item, out)
+    assert record is not None
+    verdicts = publish(item, record, out)
+    judged = [v for v in verdicts if "on digits, which say nothing of CIFAR" not in v.measured]
+    assert [v.claim[:20] for v in judged] == ["An epoch takes longe"] * (name == "table1")
+    assert all(v.holds is None for v in verdicts if v not in judged)
+    assert "digits (scikit-learn)" in (out / f"{name}.md").read_text()
+    assert (out / f"{name}.json").stat().st_size < 100_000
+
+
+def test_figure_7_takes_the_runs_of_table_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {**TINY, "epochs": 1, "seeds": 1}
+    items = discover()
+    quick = items["table1"].load().QUICK
+    run_item(items["table1"], replace(quick, **config, rounds=1), "QUICK", tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(_image_runs, "train", refuse)
+    run_item(items["fig7"], replace(items["fig7"].load().QUICK, **config), "QUICK", tmp_path)
+    one, other = (read_record(items[name], tmp_path) for name in ("table1", "fig7"))
+    assert one is not None and other is not None
+    for key in ("chosen", "search", "equal_epochs"):
+        assert one["numbers"][key] == other["numbers"][key]
+
+
+def study(scratch: Path, **changes: Any) -> Study:
+    options = StudyOptions(model="wrn-10-1", precision="fp32", seeds=1, **{**TINY, **changes})
+    scratch.mkdir(exist_ok=True)
+    return Study(options, scratch)
+
+
+def test_the_first_half_of_a_long_adam_run_is_the_reports_run(tmp_path: Path) -> None:
+    own = study(tmp_path / "a")
+    choices = REPORTED["Adam"]
+    short, long = (own.runs(own.config(epochs, **choices)) for epochs in (1, 2))
+    for key in ("test", "train", "running"):
+        assert long[key][:1] == short[key]
+    assert ends([long], 1)["last"] == ends([short], 1)["last"]
+    assert [epochs for epochs, _ in reported_ways(REPORTED, 1).values()] == [2, 1, 1]
+
+
+def test_choices_are_made_without_the_test_set(tmp_path: Path) -> None:
+    own = study(tmp_path / "a", sgd_lrs=(1e-6, 0.1))
+    train, test = own.data
+    shuffled = test.labels[torch.randperm(len(test), generator=torch.Generator().manual_seed(1))]
+    other = Study(own.options, tmp_path / "a", data=(train, replace(test, labels=shuffled)))
+    choice = own.choose(["SGD", "SGD + SAM"])
+    assert choice == other.choose(["SGD", "SGD + SAM"])
+    tried = [kept for kept in choice["search"] if kept["optimizer"] == "SGD"]
+    best = max(tried, key=lambda kept: kept["accuracy"])
+    assert choice["chosen"]["SGD"]["lr"] == best["lr"] == 0.1
+    assert choice["chosen"]["SGD + SAM"]["lr"] == 0.1
+
+
+def test_a_run_that_diverges_is_said_and_left_out(tmp_path: Path) -> None:
+    own = study(tmp_path / "a")
+    bad = own.runs(own.config(1, optimizer="sgd", lr=1e30))
+    assert "not finite" in bad["diverged"]
+    good = own.runs(own.config(1, optimizer="sgd", lr=0.1))
+    columns = ends([bad, good], 1)
+    assert columns["last"] == [None, good["test"][0]]
+    assert paired(columns["last"], columns["last"]).n == 1
+
+
+def test_an_interrupted_long_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_image_runs, "_EPOCHS_WORTH_SAVING", 1)
+    own = study(tmp_path / "a", images=64)
+    config = own.config(2, optimizer="sgd", lr=0.1)
+    expected = own.runs(config)
+    real = _image_runs.train
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        """Train to the first checkpoint, and no further."""
+        from flatmin.train.folder import Folder
+
+        save = Folder.save
+
+        def once(self: Folder, *rest: Any) -> None:
+            save(self, *rest)
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Folder, "save", once)
+            return real(*arguments, **options)
+
+    (tmp_path / "b").mkdir()
+    again = Runs(own.data, tmp_path / "b", "cpu")
+    monkeypatch.setattr(_image_runs, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        again(config)
+    assert [path.is_dir() for path in (tmp_path / "b").iterdir()] == [True]
+    monkeypatch.setattr(_image_runs, "train", real)
+    found = again(config)
+    assert {**found, "seconds": 0} == {**expected, "seconds": 0}
+    assert [path.suffix for path in (tmp_path / "b").iterdir()] == [".json"]
+
+
+def test_other_data_are_another_run(tmp_path: Path) -> None:
+    own = study(tmp_path / "a")
+    config = own.config(1, optimizer="sgd", lr=0.1)
+    own.runs(config)
+    noisy = (with_wrong_labels(own.data[0], 0.5), own.data[1])
+    Runs(noisy, own.runs.folder, "cpu")(config)
+    assert len(list(kept_in(tmp_path / "a").glob("*.json"))) == 2
+
+
+def test_wrong_labels_are_as_many_as_said_and_wrong() -> None:
+    train, _ = load(ImageOptions(), "wrn-10-1")
+    noisy = with_wrong_labels(train, 0.4)
+    changed = noisy.labels != train.labels
+    assert int(changed.sum()) == round(0.4 * len(train))
+    assert "40% of labels wrong" in noisy.source
+    assert torch.equal(noisy.labels, with_wrong_labels(train, 0.4).labels)
+    assert with_wrong_labels(train, 0.0) is train
+    # Evenly over the nine other classes.
+    shifts = torch.bincount((noisy.labels - train.labels)[changed] % 10, minlength=10)
+    assert shifts[0] == 0 and shifts[1:].min() > 0.6 * changed.sum() / 9
+    with pytest.raises(ValueError, match=r"noise must lie in \[0, 1\), got 1.0"):
+        with_wrong_labels(train, 1.0)
+
+
+def test_smaller_images_are_means_of_squares() -> None:
+    train, _ = load(ImageOptions(), "cnn")  # digits of 8 × 8, each pixel a square
+    color = replace(train, source="made up")
+    small = _image_data._smaller(color, 8)
+    assert small.source == "made up, averaged to 8 × 8 pixels"
+    assert torch.equal(small.images, train.images[:, :, ::4, ::4])
+    with pytest.raises(ValueError, match="pixels must be 32, 16 or 8, got 7"):
+        load(ImageOptions(pixels=7), "wrn-10-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("table1", {"evaluate_every": 3}, "divisor of the 50 epochs"),
+        ("ext_time", {"multiples": (1, 3)}, "hold 1 and 2"),
+    ],
+)
+def test_options_that_do_not_fit(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(discover()[name].load().FULL, **changes)
+
+
+def test_means_and_intervals_by_hand() -> None:
+    found = mean([1.0, 2.0, None, 3.0])
+    assert (found.value, found.n) == (2.0, 3)
+    assert found.error == pytest.approx(1 / math.sqrt(3))
+    assert found.half == pytest.approx(4.302652729749462 / math.sqrt(3))  # tables of t, 2 degrees
+    assert found.sign == 0
+    assert paired([5.0, 6.0, 7.0], [4.0, 5.0, 6.1]).sign == 1
+    assert signed(paired([1.0, 2.0], [0.5, 1.0])) == "+0.75 [-2.43, +3.93]"
+    assert t_quantile(1) == pytest.approx(12.706204736174694)
+    one = mean([1.0])
+    assert one.half == math.inf and one.sign == 0 and str(one) == "1.00 (one seed)"
+    assert str(mean([None])) == "–"
+
+
+def test_together_is_undecided_until_all_are() -> None:
+    up, down, open_ = mean([1.0, 1.1, 1.2]), mean([-1.0, -1.1, -1.2]), mean([-1.0, 1.0])
+    assert together([up, up]) is True
+    assert together([up, open_]) is None
+    assert together([up, down]) is False
+
+
+def test_gains_are_against_the_base_of_equal_cost() -> None:
+    equal = {"SGD": {"last": [1.0]}, "SGD + SAM": {"last": [3.0]}, "SGD + ASAM": {"last": [4.0]}}
+    numbers = {"equal_epochs": equal, "equal_gradients": {"SGD": {"last": [2.5]}}}
+    same, fair = (gains(numbers, key) for key in ("equal_epochs", "equal_gradients"))
+    assert {name: value.value for name, value in same.items()} == {
+        "SAM on SGD": 2,
+        "ASAM on SGD": 3,
+    }
+    assert {name: value.value for name, value in fair.items()} == {
+        "SAM on SGD": 0.5,
+        "ASAM on SGD": 1.5,
+    }
+
+
+def test_records_have_no_paths_of_this_machine(out: Path) -> None:
+    for path in out.glob("*.json"):
+        assert str(out) not in json.dumps(json.loads(path.read_text())["numbers"])
