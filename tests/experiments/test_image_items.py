@@ -97,7 +97,7 @@ def test_the_first_half_of_a_long_adam_run_is_the_reports_run(tmp_path: Path) ->
 
 
 def test_choices_are_made_without_the_test_set(tmp_path: Path) -> None:
-    own = study(tmp_path / "a", sgd_lrs=(1e-6, 0.1))
+    own = study(tmp_path / "a", sgd_lrs=(1e-6, 0.1), images=300, search_epochs=2)
     train, test = own.data
     shuffled = test.labels[torch.randperm(len(test), generator=torch.Generator().manual_seed(1))]
     other = Study(own.options, tmp_path / "a", data=(train, replace(test, labels=shuffled)))

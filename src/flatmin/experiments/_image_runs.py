@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import statistics
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class Runs:
         except Diverged as error:
             return {"diverged": str(error).partition(";")[0]}
         shutil.rmtree(checkpoints, ignore_errors=True)
+        if not math.isfinite(history[-1].test_loss or 0.0):
+            return {"diverged": "The loss was not finite at the end"}
         shown = [epoch for epoch in history if epoch.test_accuracy is not None]
         last = history[-1]
         return {
