@@ -17,6 +17,7 @@ VERBS = {
     "run": "compute an item, or all of them",
     "report": "assemble the stored results into index.html and index.md",
     "train": "train one network, on one device or under torchrun",
+    "measure": "measure the sharpness of a network, and whether rescaling could fool it",
 }
 
 

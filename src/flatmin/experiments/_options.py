@@ -38,7 +38,7 @@ def configure(config: Any, texts: Mapping[str, str]) -> Any:
     if values.get("seeds", 1) < 1:
         raise ValueError(f"seeds must be at least 1, got {values['seeds']}.")
     if "device" in values:
-        _check_device(values["device"])
+        check_device(values["device"])
     try:
         return replace(config, **values)
     except TypeError as error:  # from a check of the dataclass's own
@@ -99,7 +99,8 @@ def _written(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else f"{value}"
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
+    """Refuse a device that this machine lacks, with a ``ValueError`` that names those it has."""
     usable = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if torch.cuda.is_available():
         usable.append("cuda")

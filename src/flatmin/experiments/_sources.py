@@ -1,0 +1,205 @@
+"""Networks and data as a command line names them: checkpoints, folders, and ``module:callable``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flatmin.data import Batches, ImageSet, load_cifar10, load_cifar100, load_digits
+from flatmin.experiments._subject import one_line
+from flatmin.objective._batches import Examples, apply, regroup
+from flatmin.train import CheckpointError, load_checkpoint, newest_checkpoint
+from flatmin.train.networks import build_network
+
+_PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+    """Load what a checkpoint holds, or what a function returns.
+
+    Args:
+        text: A checkpoint of ``flatmin train``, its folder, or ``module:callable``.
+        weights: State dict, or checkpoint, for the network that the function returns.
+        seed: Of torch's random numbers, which the function may draw from.
+
+    Returns:
+        The network, and facts for the record; of a checkpoint, its fingerprint among them.
+
+    Raises:
+        ValueError: If nothing can be loaded from there.
+    """
+    if os.path.exists(text):
+        if weights is not None:
+            raise ValueError(f"--weights goes with module:callable, but {text} has its own.")
+        return _from_checkpoint(Path(text))
+    if not _PYTHON.fullmatch(text):
+        raise ValueError(
+            f"there is no checkpoint {text}; name a file or folder of `flatmin train`, or a "
+            "function that returns a network as module:callable."
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = _call(text)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{text} must return a torch.nn.Module, got {type(model).__name__}.")
+    facts: dict[str, Any] = {"source": text, "weights": str(weights) if weights else None}
+    if weights is not None:
+        _fill(model, _read_state(weights), f"{weights} does not fit {text}")
+    return model, facts
+
+
+def load_batches(
+    text: str | None,
+    *,
+    dataset: str,
+    part: str,
+    examples: int,
+    batch_size: int,
+    seed: int,
+    fingerprint: Mapping[str, Any] | None,
+) -> tuple[list[Examples], dict[str, Any]]:
+    """Load a number of examples, the same ones for the same seed.
+
+    Args:
+        text: Folder of CIFAR, or ``module:callable`` that returns batches; None for the digits.
+        dataset: ``cifar10`` or ``cifar100``: what is in the folder.
+        part: ``train`` or ``test``; a function's batches are taken as they come.
+        examples: How many, at most.
+        batch_size: In each batch.
+        seed: Chooses the images.
+        fingerprint: That of the checkpoint, to know what it takes and whether it saw this data.
+
+    Returns:
+        The batches, in float32 on the CPU, and facts for the record.
+
+    Raises:
+        ValueError: If there is no such data.
+    """
+    if text is not None and not os.path.exists(text) and _PYTHON.fullmatch(text):
+        taken: Any = _call(text)
+        facts: dict[str, Any] = {"source": text}
+        try:
+            batches = _first(taken, examples, batch_size)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{text} must return batches, pairs of inputs and a tensor of targets, got "
+                f"{type(taken).__name__} ({error})."
+            ) from error
+    else:
+        images = _images(text, dataset, fingerprint)[part == "test"]
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        chosen = images.subset(order[:examples])
+        batches = list(Batches(chosen, min(batch_size, len(chosen)), shuffle=False))
+        seen = None if fingerprint is None else images.fingerprint() in fingerprint.get("data", [])
+        facts = {"source": images.source, "part": part, "seen_in_training": seen}
+    facts["examples"] = sum(len(targets) for _, targets in batches)
+    if not facts["examples"]:
+        raise ValueError(f"{text} gave no examples; at least one is needed.")
+    return batches, facts
+
+
+def _from_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    state = _read_checkpoint(path)
+    fingerprint = state.get("fingerprint")
+    if not isinstance(fingerprint, dict) or "network" not in state:
+        raise ValueError(f"{path} is no checkpoint of `flatmin train`: it names no network.")
+    config = fingerprint["config"]
+    if config["model"] == "own":
+        raise ValueError(
+            f"{path} holds a network of your own: name the function that returns it, as in "
+            f"`flatmin measure module:callable --weights {path}`."
+        )
+    model = build_network(
+        config["model"], classes=len(fingerprint["classes"]), channels=_channels(fingerprint)
+    )
+    _fill(model, state["network"], f"{path} does not fit its own network")
+    facts = {
+        "source": str(path),
+        "step": state.get("place", {}).get("step"),
+        "training": config,
+        "fingerprint": fingerprint,
+    }
+    return model, facts
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        if not path.is_dir():
+            return load_checkpoint(path)
+        found = newest_checkpoint(path)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
+    if found is None:
+        raise ValueError(f"there is no checkpoint in {path}.")
+    return found[1]
+
+
+def _read_state(path: Path) -> Any:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a stranger's file can fail in any way
+        raise ValueError(
+            f"{path} cannot be read as a state dict: it is missing, damaged, or holds more than "
+            f"tensors and plain values ({type(error).__name__})."
+        ) from error
+    return state["network"] if isinstance(state, dict) and "fingerprint" in state else state
+
+
+def _fill(model: nn.Module, state: Any, problem: str) -> None:
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{problem}: {text[:300]}{'…' if len(text) > 300 else ''}") from error
+
+
+def _call(text: str) -> Any:
+    """Call the function that ``module:callable`` names, as if started in this folder."""
+    module, _, name = text.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # a stranger's module can fail in any way
+        raise ValueError(f"{text} cannot be imported: {one_line(error)}.") from error
+    try:
+        return function()
+    except Exception as error:
+        raise ValueError(
+            f"{text} failed when called without arguments: {one_line(error)}."
+        ) from error
+
+
+def _first(batches: Any, examples: int, batch_size: int) -> list[Examples]:
+    kept: list[Examples] = []
+    room = examples
+    for inputs, targets in batches:
+        kept.append((apply(lambda t: t[:room], inputs), targets[:room]))  # noqa: B023
+        room -= len(kept[-1][1])
+        if room <= 0:
+            break
+    return list(regroup(kept, batch_size))
+
+
+def _images(
+    text: str | None, dataset: str, fingerprint: Mapping[str, Any] | None
+) -> tuple[ImageSet, ImageSet]:
+    if text is not None:
+        return (load_cifar100 if dataset == "cifar100" else load_cifar10)(text)
+    if fingerprint is None:
+        return load_digits()
+    size = 32 if fingerprint["config"]["model"] == "cnn" else 8
+    return load_digits(size=size, channels=_channels(fingerprint))
+
+
+def _channels(fingerprint: Mapping[str, Any]) -> int:
+    """Channels of the images that a checkpoint's network takes: those of its first convolution."""
+    return next((shape[1] for shape in fingerprint["network"].values() if len(shape) == 4), 3)
