@@ -134,7 +134,7 @@ def draw(record: dict[str, Any]) -> None:
         f"{record['machine']}, {record['threads']} threads, torch {record['torch']}",
         fontsize=10,
     )
-    axis.legend(loc="upper left", fontsize=9)
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 0.1), fontsize=9)
     figure.savefig(OUT.with_suffix(".png"), dpi=150)
 
 
