@@ -9,6 +9,7 @@ from typing import Any
 from flatmin.train.checkpoint import checkpoints, newest_checkpoint, save_checkpoint
 from flatmin.train.distributed import Team
 from flatmin.train.fingerprint import check_same
+from flatmin.train.packing import pack
 from flatmin.train.state import State
 
 
@@ -60,7 +61,7 @@ class Folder:
         if self.path is None:
             return
         folder = self.path
-        packed = {"fingerprint": self.own, **state.pack()}
+        packed = {"fingerprint": self.own, **pack(state)}
         self.last = self.team.first(
             lambda: save_checkpoint(
                 folder, state.step, {**packed, "log": flush_log()}, keep=self.keep

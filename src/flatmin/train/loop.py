@@ -21,6 +21,7 @@ from flatmin.train.folder import Folder
 from flatmin.train.history import Epoch
 from flatmin.train.log import Log
 from flatmin.train.networks import build_network
+from flatmin.train.packing import unpack
 from flatmin.train.parts import cut
 from flatmin.train.state import State
 from flatmin.train.stops import Stop, listening, told
@@ -168,7 +169,7 @@ def _run(
     """Go on to the last epoch, and give the records of all."""
     config, team = state.config, state.team
     if saved:
-        state.unpack(saved)
+        unpack(state, saved)
         log.rewind(saved["log"])
         log.write("resume", step=state.step, checkpoint=str(folder.last))
     log.begin(state.step, state.images_done, state.images_in_all)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,11 @@ from flatmin._types import Batch
 from flatmin.data import Augment, Batches, ImageSet
 from flatmin.optim._perturbed import Perturbed
 from flatmin.train.config import TrainConfig
-from flatmin.train.distributed import Team, gathered, spread_like
+from flatmin.train.distributed import Team
 from flatmin.train.evaluate import forward
 from flatmin.train.history import Epoch
 from flatmin.train.optimizers import build_optimizer, learning_rate
 from flatmin.train.stops import Diverged
-
-_PLACE = ("epoch", "batch", "step", "gradients", "seen", "seconds")
 
 
 class State:
@@ -184,59 +181,3 @@ class State:
         self.history.append(record)
         self._begin_epoch()
         return record
-
-    def pack(self) -> dict[str, Any]:
-        """Everything that is needed to go on with the same bits, as plain values on the CPU."""
-        network = gathered(self.network.state_dict())
-        for name, value in network.items():
-            if value.is_floating_point() and not value.isfinite().all():
-                raise Diverged(f"The weights ({name}) are not finite after step {self.step}")
-        return {
-            "network": network,
-            "optimizer": gathered(self.optimizer.state_dict()),
-            "scaler": self.scaler.state_dict(),
-            "random": self.team.gather(_random_state(self.team.device)),
-            "order": self.order,
-            "place": {name: getattr(self, name) for name in _PLACE},
-            "totals": self.team.sum(self.totals).cpu(),
-            "history": [dataclasses.asdict(record) for record in self.history],
-        }
-
-    def unpack(self, saved: dict[str, Any]) -> None:
-        """Go back to what ``pack`` described."""
-        with torch.no_grad():
-            for name, own in self.network.state_dict().items():
-                own.copy_(spread_like(saved["network"][name], own))
-        params = [p for group in self.optimizer.param_groups for p in group["params"]]
-        moments = {
-            index: {
-                key: spread_like(value, params[index])
-                if isinstance(value, Tensor) and value.shape == params[index].shape
-                else value
-                for key, value in moment.items()
-            }
-            for index, moment in saved["optimizer"]["state"].items()
-        }
-        self.optimizer.load_state_dict({**saved["optimizer"], "state": moments})
-        self.scaler.load_state_dict(saved["scaler"])
-        self.order = saved["order"]
-        self.generator.set_state(self.order)
-        for name in _PLACE:
-            setattr(self, name, saved["place"][name])
-        # Summed over the processes when saved; so one of them holds it now.
-        self.totals.copy_(saved["totals"] if self.team.rank == 0 else torch.zeros(2))
-        self.history = [Epoch(**record) for record in saved["history"]]
-        _set_random_state(saved["random"][self.team.rank], self.team.device)
-
-
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
