@@ -160,7 +160,8 @@ def wide_network(seed: int, *, epochs: int, examples: int) -> tuple[nn.Module, T
 
 def rescaled(objective: EmpiricalLoss, count: int, seed: int) -> Iterator[dict[str, Tensor]]:
     """A network's own parameters, and those after each of ``count`` scalings by U[0.5, 1.5]."""
-    scalings = find_scalings(objective.model, next(iter(objective.batches))[0][:2])
+    inputs, _ = next(iter(objective.batches))
+    scalings = find_scalings(objective.model, inputs)
     generator = torch.Generator().manual_seed(seed)
     state = objective.params
     yield state
