@@ -265,3 +265,15 @@ def test_radii_that_are_none(rho: float | Tensor) -> None:
         Elementwise(eta=rho)
     with pytest.raises(TypeError, match="must be a number"):
         Ball("0.1")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1e6])
+@pytest.mark.parametrize("p", [1.05, 1.2, 20.0])
+def test_large_powers_of_small_and_large_gradients(p: float, size: float) -> None:
+    """In float32, where |v|^q with q = p / (p − 1) would vanish or overflow."""
+    v = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    ball, point, grad = Ball(0.5, p), {"x": v}, {"x": v * size}
+    shift = ball.shift(point, grad)["x"]
+    assert shift.norm(p).item() == pytest.approx(0.5, rel=1e-5)
+    rise = (shift.double() * grad["x"].double()).sum().item()
+    assert rise == pytest.approx(ball.support(point, grad).item(), rel=1e-5)

@@ -7,6 +7,7 @@ tensors all carry that leading dimension: then each member has its own coefficie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 from flatmin._types import Params
 
 Coefficient = float | Tensor
+
+# Orders of norms that need no care with the size of powers.
+_PLAIN = (1.0, 2.0, math.inf)
 
 
 def leading(coefficient: Coefficient) -> int:
@@ -87,9 +91,11 @@ def norm(tree: Params, order: float, leading: int = 0) -> Tensor:
         return torch.zeros(())
     if leading:
         flat = [t.unsqueeze(-1).flatten(leading) for t in tensors]  # a scalar is one number
-        norms = [torch.linalg.vector_norm(t, order, dim=-1) for t in flat]
-    else:
+        norms = [_norm(t, order, -1) for t in flat]
+    elif order in _PLAIN:
         norms = list(torch._foreach_norm(tensors, order))
+    else:
+        norms = [_norm(t.flatten(), order, 0) for t in tensors]
     return combine(norms, order)
 
 
@@ -101,9 +107,19 @@ def combine(norms: Iterable[Tensor], order: float) -> Tensor:
     home = parts[0].device
     if any(part.device != home for part in parts):
         parts = [part.to(home) for part in parts]
-    stacked = torch.stack(parts)
-    whole: Tensor = torch.linalg.vector_norm(stacked, order, dim=0)
-    return whole
+    return _norm(torch.stack(parts), order, 0)
+
+
+def _norm(t: Tensor, order: float, dim: int) -> Tensor:
+    """Vector norm; for orders whose powers may vanish or overflow, relative to the largest."""
+    if order in _PLAIN:
+        plain: Tensor = torch.linalg.vector_norm(t, order, dim=dim)
+        return plain
+    largest = t.abs().amax(dim=dim, keepdim=True)
+    usable = (largest > 0) & largest.isfinite()
+    relative = t / torch.where(usable, largest, torch.ones_like(largest))
+    norm: Tensor = torch.linalg.vector_norm(relative, order, dim=dim)
+    return torch.where(usable.squeeze(dim), norm * largest.squeeze(dim), norm)
 
 
 def _list(tree: Params) -> list[Tensor]:

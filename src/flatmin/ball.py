@@ -252,7 +252,7 @@ class Ball:
         """The shift but for its length, which ``length`` gives.
 
         The two parts of ``shift`` for callers that hold the point in pieces: a direction needs the
-        piece alone (and, for p = 1, the support of the whole), a length the whole alone.
+        piece alone (and, unless p is 2 or ∞, the support of the whole), a length the whole alone.
 
         Args:
             params: The point ``w``, or a piece of it.
@@ -269,6 +269,8 @@ class Ball:
         elif self.p == 1.0:
             v = tree.tree_map(lambda t: self._peaks(t, support), v)
         elif self.p != 2.0:
+            # Relative to the norm: a large power of a small number would vanish.
+            v = tree.divide(v, _or_one(support / self.rho))
             v = tree.tree_map(lambda t: t.sgn() * t.abs().pow(self.dual_order - 1.0), v)
         return _times(factors, v, spend=True)
 
@@ -288,7 +290,9 @@ class Ball:
         if self.p == 1.0:
             return rho / (torch.ones_like(support) if ties is None else ties.clamp(min=1))
         moves = support > torch.finfo(support.dtype).tiny
-        return torch.where(moves, rho * (rho / support) ** (self.dual_order - 1.0), 0.0)
+        if self.p == 2.0:
+            return torch.where(moves, rho * rho / support, 0.0)
+        return torch.where(moves, rho, 0.0)
 
     def ties(self, params: Params, grad: Params, support: Tensor) -> Tensor:
         """Count the coordinates that share the largest ``|v_i|``; needed for p = 1.
@@ -359,6 +363,12 @@ class Ball:
     def _clip(self, t: Tensor) -> Tensor:
         bound = torch.as_tensor(tree.expand(self.rho, t), dtype=t.dtype, device=t.device)
         return torch.clamp(t, -bound, bound)
+
+
+def _or_one(divisor: Tensor) -> Tensor:
+    # Where the support is zero or the ball is, so is the shift, whatever it is divided by.
+    usable = (divisor > 0) & divisor.isfinite()
+    return torch.where(usable, divisor, torch.ones_like(divisor))
 
 
 def _times(factors: Params, vector: Params, *, spend: bool = False) -> dict[str, Tensor]:

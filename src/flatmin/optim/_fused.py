@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import sys
 from collections.abc import Callable
 from types import FunctionType
@@ -48,7 +49,7 @@ def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
     DDP's buckets and FSDP's shards are such others: they would overwrite what is kept there.
     """
     return (
-        ball.p != 1.0
+        ball.p in (2.0, math.inf)
         and weight.numel() >= _WORTH_IT
         and weight.is_floating_point()
         and weight.dtype == grad.dtype
@@ -115,9 +116,9 @@ def _kernels(
     def norm(weight: Tensor, grad: Tensor) -> Tensor:
         v = ball.stretch({name: _wide(weight)}, {name: _wide(grad)})[name]
         # A sum in float64 costs nothing extra here: the memory is slower.
-        power = v.square() if order == 2.0 else v.abs() if order == 1.0 else v.abs().pow(order)
-        total = power.sum(dtype=torch.float64)
-        return total if order == 1.0 else total.pow(1.0 / order)
+        if order == 1.0:
+            return v.abs().sum(dtype=torch.float64)
+        return v.square().sum(dtype=torch.float64).sqrt()
 
     def shift(weight: Tensor, grad: Tensor, length: Tensor) -> None:
         direction = ball.direction({name: _wide(weight)}, {name: _wide(grad)}, length)
@@ -128,8 +129,8 @@ def _kernels(
         weight.copy_(new)
 
     fast_norm, fast_shift = _compiled(norm), _compiled(shift)
-    example = (torch.linspace(-1.0, 1.0, 2 * _WORTH_IT, dtype=dtype, device=device) for _ in "wg")
-    weight, grad = next(example), next(example).cos()
+    line = torch.linspace(-1.0, 1.0, 2 * _WORTH_IT, device=device)
+    weight, grad = line.to(dtype), line.cos().to(dtype)
     length = torch.tensor(0.1, device=device)
     plain, fast = (weight.clone(), grad.clone()), (weight.clone(), grad.clone())
     shift(*plain, length)
