@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flatmin.experiments._image_data import ImageOptions, Pair, augmentation, load
+from flatmin.experiments._image_data import (
+    ImageOptions,
+    augmentation,
+    load,
+    with_wrong_labels,
+)
 from flatmin.experiments._image_runs import Runs, kept_in
 from flatmin.experiments._image_words import flat
 from flatmin.experiments._progress import progress
@@ -62,7 +67,7 @@ class StudyOptions(ImageOptions):
     evaluate_every: int = 1
     """Epochs between evaluations; a divisor of the epochs."""
     validation: int = 5_000
-    """Training images that are held out to choose by, and only then."""
+    """Training images that are held out to choose by, and only then; beyond ``images``, if set."""
     search_epochs: int | None = None
     """Epochs of each run of the search; none for as many as in the study."""
     sgd_lrs: tuple[float, ...] = (0.03, 0.1, 0.3)
@@ -113,13 +118,32 @@ class Study:
     Args:
         options: What is trained.
         scratch: The item's scratch folder.
-        data: Training and test set, if not those of the options.
+        hundred: Folder of CIFAR-100, which then takes the place of CIFAR-10.
+        noise: Share of the training labels that are wrong.
+
+    Attributes:
+        data: Training and test set.
+        runs: Runs on them.
     """
 
-    def __init__(self, options: StudyOptions, scratch: Path, data: Pair | None = None) -> None:
+    def __init__(
+        self,
+        options: StudyOptions,
+        scratch: Path,
+        *,
+        hundred: str | None = None,
+        noise: float = 0.0,
+    ) -> None:
+        def runs(images: int | None) -> Runs:
+            train, test = load(replace(options, images=images), options.model, hundred=hundred)
+            pair = with_wrong_labels(train, noise), test
+            return Runs(pair, kept_in(scratch), options.device)
+
         self.options = options
-        self.data = data or load(options, options.model)
-        self.runs = Runs(self.data, kept_in(scratch), options.device)
+        self.runs = runs(options.images)
+        self.data = self.runs.data
+        # Of images that are left over, the search holds out as many as it can.
+        self._search = runs(options.images and options.images + options.validation)
 
     def config(self, epochs: int, **choices: Any) -> TrainConfig:
         """What all runs of the study have in common, and what is special about one."""
@@ -197,8 +221,8 @@ class Study:
     def _validate(self, choice: dict[str, Any]) -> tuple[float, float]:
         """Validation accuracy, and minus the loss for the case of a tie; the larger the better."""
         epochs = self.options.search_epochs or self.options.epochs
-        validation = min(self.options.validation, len(self.data[0]) // 2)
-        run = self.runs(
+        validation = min(self.options.validation, len(self._search.data[0]) // 2)
+        run = self._search(
             self.config(
                 epochs,
                 seed=_SEARCH_SEED,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from flatmin.experiments import _comparison as comparison
 from flatmin.experiments._harness import Table, Verdict
-from flatmin.experiments._image_data import load, with_wrong_labels
 from flatmin.experiments._image_panels import caption, color
 from flatmin.experiments._image_study import QUICK_STUDY, Study, StudyOptions
 from flatmin.experiments._image_words import HOW, judged, limits, search_table, together
@@ -50,13 +49,12 @@ QUICK = Config(
 
 def run(config: Config, scratch: Path) -> dict[str, Any]:
     """Compare at each share of wrong labels; the choices are made anew, on labels as wrong."""
-    train, test = load(config, config.model, hundred=config.data100)
     levels = []
     for share in config.noise:
-        study = Study(config, scratch, data=(with_wrong_labels(train, share), test))
+        study = Study(config, scratch, hundred=config.data100, noise=share)
         levels.append({"noise": share, **comparison.compare(study, {}, config.bases)})
-    clean = Study(config, scratch, data=(train, test)).describe()
-    return {**clean, "levels": levels}
+    clean = Study(config, scratch, hundred=config.data100)
+    return {**clean.describe(), "levels": levels}
 
 
 def draw(record: dict[str, Any]) -> Figure:
