@@ -10,6 +10,7 @@ import pytest
 
 from flatmin import experiments
 from flatmin.cli import list as _list  # noqa: F401  loaded before the items are exchanged
+from flatmin.cli import measure as _measure  # noqa: F401
 from flatmin.cli import report as _report  # noqa: F401
 from flatmin.cli import run as _run  # noqa: F401
 
