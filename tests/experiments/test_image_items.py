@@ -17,7 +17,7 @@ from flatmin.experiments._harness import discover, read_record, run_item
 from flatmin.experiments._image_data import ImageOptions, load, with_wrong_labels
 from flatmin.experiments._image_runs import Runs, kept_in
 from flatmin.experiments._image_study import REPORTED, Study, StudyOptions, ends
-from flatmin.experiments._image_words import together
+from flatmin.experiments._image_words import alike, no_gain, together
 from flatmin.experiments._page import publish
 from flatmin.experiments._paired import mean, paired, signed, t_quantile
 
@@ -108,7 +108,8 @@ def test_choices_are_made_without_the_test_set(
     assert choice == study(tmp_path / "a", **changes).choose(names)
     tried = [kept for kept in choice["search"] if kept["optimizer"] == "SGD"]
     lr = choice["chosen"]["SGD"]["lr"]
-    (chosen,) = [kept for kept in tried if kept["lr"] == lr]
+    decay = choice["chosen"]["SGD"]["options"]["weight_decay"]
+    (chosen,) = [kept for kept in tried if (kept["lr"], kept["decay"]) == (lr, decay)]
     assert chosen["accuracy"] == max(kept["accuracy"] for kept in tried)
     assert choice["chosen"]["SGD + SAM"]["lr"] == lr
 
@@ -216,11 +217,18 @@ def test_means_and_intervals_by_hand() -> None:
     assert str(mean([None])) == "–"
 
 
-def test_together_is_undecided_until_all_are() -> None:
+def test_a_claim_is_undecided_until_its_intervals_decide() -> None:
     up, down, open_ = mean([1.0, 1.1, 1.2]), mean([-1.0, -1.1, -1.2]), mean([-1.0, 1.0])
     assert together([up, up]) is True
     assert together([up, open_]) is None
     assert together([up, down]) is False
+    assert no_gain([down, down]) is True
+    assert no_gain([mean([0.4, 0.41, 0.42])]) is True  # less than half a point
+    assert no_gain([down, open_]) is None
+    assert no_gain([mean([-5.0])]) is None  # one seed says nothing
+    assert no_gain([up, open_]) is False
+    assert alike(open_) is None and alike(up) is False
+    assert alike(mean([0.1, 0.11, 0.12])) is True
 
 
 def test_gains_are_against_the_base_of_equal_cost() -> None:

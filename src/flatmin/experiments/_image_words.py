@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from flatmin.experiments._harness import Table, Verdict
@@ -13,8 +13,12 @@ HOW = (
     "from the same starts and on the same batches, all with a cosine of their own; last epoch. "
     "Adam has decoupled weight decay (AdamW), which at 0 is plain Adam. Learning rate and weight "
     "decay of each base, then the radius on top of them, are chosen by accuracy on a held-out part "
-    "of the training set, with a start that is not counted."
+    "of the training set, with a start that is not counted. A verdict of *no gain* or *no "
+    "difference* needs an interval that ends within half a point."
 )
+
+
+_WORTH = 0.5  # points of accuracy
 
 
 def judged(
@@ -32,6 +36,20 @@ def together(differences: Iterable[Mean]) -> bool | None:
     """Whether all are positive: no, if one is negative beyond its interval; else undecided."""
     signs = [difference.sign for difference in differences]
     return False if min(signs) < 0 else True if min(signs) > 0 else None
+
+
+def no_gain(differences: Collection[Mean]) -> bool | None:
+    """Whether none is a gain worth its name: every interval ends below half a point."""
+    ends = [difference.value + difference.half for difference in differences]
+    lows = [difference.value - difference.half for difference in differences]
+    return True if max(ends) <= _WORTH else False if max(lows) > 0.0 else None
+
+
+def alike(difference: Mean) -> bool | None:
+    """Whether there is no difference worth its name: the interval stays within half a point."""
+    if abs(difference.value) + difference.half <= _WORTH:
+        return True
+    return False if difference.sign else None
 
 
 def limits(record: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from flatmin.experiments._image_study import (
     commits,
     ends,
 )
-from flatmin.experiments._image_words import HOW, judged, limits
+from flatmin.experiments._image_words import HOW, judged, limits, no_gain
 from flatmin.experiments._paired import mean, paired
 from flatmin.experiments._style import letter, subplots
 
@@ -137,14 +137,14 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             "Given as many gradients, Adam yields similar performance (as reported, last epoch)",
             "thought possible",
             comparison.listed(lead),
-            all(difference.sign <= 0 for difference in lead.values()),
+            no_gain(lead.values()),
         ),
         judged(
             record,
             "Given as many gradients, Adam yields similar performance (controlled: cosine, tuned)",
             "thought possible",
             comparison.listed(ahead),
-            all(difference.sign <= 0 for difference in ahead.values()),
+            no_gain(ahead.values()),
         ),
     ]
     half = max(n for n in record["config"]["multiples"] if n < longest)
@@ -157,7 +157,7 @@ def check(record: dict[str, Any]) -> list[Verdict]:
                 f"({words})",
                 "thought possible",
                 comparison.listed({f"Adam × {longest} − Adam × {half}": more}),
-                more.sign <= 0,
+                no_gain([more]),
             )
         )
     return found

@@ -16,7 +16,7 @@ from flatmin.experiments import _comparison as comparison
 from flatmin.experiments._harness import Table, Verdict
 from flatmin.experiments._image_seconds import seconds
 from flatmin.experiments._image_study import QUICK_STUDY, REPORTED, Study, StudyOptions
-from flatmin.experiments._image_words import HOW, judged, limits, search_table, together
+from flatmin.experiments._image_words import HOW, alike, judged, limits, search_table, together
 from flatmin.experiments._paired import mean, paired
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             "It is hard to tell whether ASAM improves on SAM (as reported)",
             "+0.25 points; one seed",
             comparison.listed({"ASAM − SAM": between}),
-            not between.sign,
+            None if between.n < 2 else not between.sign,
         ),
         judged(
             record,
@@ -103,7 +103,7 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             "SGD and Adam alone do not differ, so that it makes no difference what SAM is around",
             "assumed: SGD alone was not run",
             comparison.listed({"SGD − Adam, controlled": bases}),
-            not bases.sign,
+            alike(bases),
         ),
         Verdict(
             "An epoch takes longer with SAM than without, and longer with ASAM than with SAM",
