@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from flatmin.experiments._paired import t_quantile
 from flatmin.experiments._style import COLORS
 
 if TYPE_CHECKING:
@@ -61,15 +62,6 @@ def half_width(differences: Tensor) -> Tensor:
         return differences[:, 0] * float("nan")
     half: Tensor = differences.std(dim=1) / seeds**0.5 * t_quantile(seeds - 1)
     return half
-
-
-def t_quantile(freedom: int) -> float:
-    """97.5 % quantile of Student's t, to 1 % from four degrees of freedom (Abramowitz 26.7.5)."""
-    z, n = 1.959964, float(freedom)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / n + second / n**2 + third / n**3
 
 
 def difference(comparison: dict[str, Any], pair: str, row: int, column: int) -> tuple[float, float]:

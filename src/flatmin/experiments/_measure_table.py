@@ -64,7 +64,8 @@ def _remarks(record: dict[str, Any]) -> list[str]:
     if certificate["copies"]:
         moved = [row["outputs_moved"] for row in record["rows"] if row["outputs_moved"] is not None]
         remarks = [
-            f"spread: (max − min) / |mean| over {certificate['copies']} scalings of "
+            f"spread: (max − min) / |mean| over {certificate['copies']} "
+            f"scaling{'s' * (certificate['copies'] > 1)} of "
             f"{certificate['units']} units; the outputs moved by "
             f"{written(max(moved), 1) if moved else 'an unknown part'} of their rms."
         ]

@@ -35,11 +35,14 @@ class Effort:
         steps: Trial points of a climb.
         samples: Random points of an average, random vectors of a trace.
         seed: Of both; the same for all copies.
+        noise: Radius of the average for each parameter, over the ball's rho: random points need a
+            larger ball than the worst one, or they show no more than rounding and chance.
     """
 
     steps: int = 10
     samples: int = 10
     seed: int = 0
+    noise: float = 0.2
 
     def generator(self, params: Params) -> torch.Generator:
         """A fresh source of randomness where the parameters are."""
@@ -55,6 +58,17 @@ def inscribed_box(ball: Ball, params: Params) -> Ball:
     """
     dimension = sum(t.numel() for t in params.values())
     return replace(ball, rho=ball.rho / dimension ** (1.0 / ball.p), p=math.inf)
+
+
+def average_ball(ball: Ball, params: Params, noise: float) -> Ball:
+    """The ball to average over: in it each coordinate moves by about ``noise`` times rho.
+
+    Example:
+        >>> average_ball(Ball(0.5), {"x": torch.zeros(16)}, 0.2).rho
+        0.4
+    """
+    dimension = sum(t.numel() for t in params.values())
+    return replace(ball, rho=ball.rho * noise * dimension ** (1.0 / ball.p))
 
 
 def measure(name: str, objective: EmpiricalLoss, ball: Ball, effort: Effort) -> Measurement:
@@ -86,7 +100,8 @@ def measure(name: str, objective: EmpiricalLoss, ball: Ball, effort: Effort) -> 
             box = inscribed_box(ball, w)
             return worst_case_sharpness(objective, w, box, steps=effort.steps, generator=random)
         case "average":
-            return average_sharpness(objective, w, ball, samples=effort.samples, generator=random)
+            roomy = average_ball(ball, w, effort.noise)
+            return average_sharpness(objective, w, roomy, samples=effort.samples, generator=random)
         case "gradient-norm":
             return gradient_norm(objective, w, scale=scale, p=ball.p)
         case "trace":
@@ -102,7 +117,7 @@ MEASURES = {
     "one-step": "rise at the edge of the ball, along the gradient",
     "worst-case": "largest rise found in the ball",
     "worst-case-box": "the same in the box inscribed in the ball, p = ∞",
-    "average": "mean rise over the ball",
+    "average": "mean rise where each parameter moves by about rho / 5 times T",
     "gradient-norm": "dual norm of T g: the slope that the ball sees",
     "trace": "trace of T H T",
     "top-eigenvalue": "largest eigenvalue of T H T",
