@@ -19,8 +19,9 @@ import flatmin
 PUBLIC = ("", "sharpness", "symmetry", "data", "models", "train", "optim")
 
 # Modules whose names stand for a formula or a construction of the literature: they name a source.
-# Plain records among them (dataclasses outside of ball.py) need none, nor does what is not listed.
-SOURCED = ("optim", "sharpness", "symmetry", "ball", "models", "data.figure8")
+# Plain records among them (dataclasses outside of ball.py and scale.py) need none, nor does what is
+# not listed.
+SOURCED = ("optim", "sharpness", "symmetry", "ball", "scale", "models", "data.figure8")
 
 # What callers may rely on. A parameter may gain a default, and optional keyword-only parameters
 # may be added; nothing else changes without a decision.
@@ -81,7 +82,7 @@ def complaints(thing: Any, home: str) -> list[str]:
         if any(example.options.get(doctest.SKIP) for example in examples):
             lacks.append("an example that is not skipped")
     needs = any(home == module or home.startswith(module + ".") for module in SOURCED)
-    if dataclasses.is_dataclass(thing) and home != "ball":
+    if dataclasses.is_dataclass(thing) and home not in ("ball", "scale"):
         needs = False
     if needs and not getattr(thing, "_is_protocol", False) and "Source:" not in sections:
         lacks.append("a `Source:`")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flatmin import Ball, Elementwise, Filterwise, Identity, Layerwise
-from flatmin.ball import Scale
+from flatmin.scale import Scale
 
 P = (1.0, 1.5, 2.0, 3.0, math.inf)
 SCALES = (Identity(), Elementwise(), Elementwise(0.1, False), Filterwise(), Layerwise())

@@ -19,6 +19,7 @@ SOURCE = Path(flatmin.__file__).parent
 ROWS = (
     {"_types"},
     {"_tree"},
+    {"scale"},
     {"ball", "objective", "data", "models"},
     {"optim", "sharpness", "symmetry"},
     {""},

@@ -1,13 +1,14 @@
 """Flat minima for PyTorch: optimizers that find them, measures that rescaling cannot fool."""
 
 # Neighbourhoods
-from flatmin.ball import Ball, Elementwise, Filterwise, Identity, Layerwise
+from flatmin.ball import Ball
 
 # Objectives
 from flatmin.objective import EmpiricalLoss, FunctionObjective, Objective
 
 # Optimizers
 from flatmin.optim.sam import ASAM, SAM
+from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatmin import _tree as tree
-from flatmin.ball import Ball, Elementwise, Identity, Scale
+from flatmin.ball import Ball
 from flatmin.experiments._landscape import (
     Plane,
     climbing_plane,
@@ -19,6 +19,7 @@ from flatmin.experiments._landscape import (
     loss_at,
 )
 from flatmin.objective import EmpiricalLoss, FunctionObjective
+from flatmin.scale import Elementwise, Identity, Scale
 from flatmin.symmetry import find_scalings, rescale
 
 CURVATURE = torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64)

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from flatmin.ball import Ball, Elementwise
+from flatmin.ball import Ball
 from flatmin.cli import main
 from flatmin.data import load_digits
 from flatmin.experiments._measuring import MEASURES, Effort, inscribed_box, measure
 from flatmin.objective import EmpiricalLoss
+from flatmin.scale import Elementwise
 from flatmin.sharpness import one_step_sharpness, worst_case_sharpness
 from flatmin.train import TrainConfig, train
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from flatmin import Elementwise, EmpiricalLoss, Identity
-from flatmin.ball import Ball, Scale
+from flatmin.ball import Ball
 from flatmin.experiments._scaling_walk import (
     Walk,
     median,
@@ -18,6 +18,7 @@ from flatmin.experiments._scaling_walk import (
     scaling_walk,
     spread,
 )
+from flatmin.scale import Scale
 from flatmin.sharpness import one_step_sharpness
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cases import VARIANTS
-from flatmin.ball import Ball, Elementwise
+from flatmin.ball import Ball
 from flatmin.optim import _climb, _fused
+from flatmin.scale import Elementwise
 
 # Large and small, of one shape and of many, contiguous and not, weights and biases.
 SHAPES = {

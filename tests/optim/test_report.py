@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from cases import VARIANTS
 from flatmin import SAM
-from flatmin.ball import Ball, Elementwise
+from flatmin.ball import Ball
+from flatmin.scale import Elementwise
 
 
 def problem() -> tuple[nn.Module, Tensor, Tensor]:

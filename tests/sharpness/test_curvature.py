@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call, hessian
 
 from flatmin import Elementwise, Filterwise, FunctionObjective, Identity
-from flatmin.ball import Scale
+from flatmin.scale import Scale
 from flatmin.sharpness import gradient_norm, hessian_trace, spectral_density, top_eigenvalues
 
 # torch.func.hessian, the oracle, still passes through torch.jit when it is first used.

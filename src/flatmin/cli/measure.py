@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from flatmin.ball import Ball, Elementwise, Filterwise, Identity, Layerwise, Scale
+from flatmin.ball import Ball
 from flatmin.experiments._files import require_writable, write_atomically
 from flatmin.experiments._landscape import landscape
 from flatmin.experiments._landscape_figure import landscape_figure
@@ -30,6 +30,7 @@ from flatmin.experiments._provenance import provenance
 from flatmin.experiments._sources import load_batches, load_network
 from flatmin.experiments._style import house_style
 from flatmin.experiments._subject import Subject, fit, scalings_of
+from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise, Scale
 
 SCALES = ("elementwise", "identity", "filterwise", "layerwise")
 PRECISIONS = {"fp64": torch.float64, "fp32": torch.float32}

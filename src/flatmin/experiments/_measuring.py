@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from flatmin._types import Params
-from flatmin.ball import Ball, Scale
+from flatmin.ball import Ball
 from flatmin.experiments._subject import Subject
 from flatmin.objective import EmpiricalLoss
+from flatmin.scale import Scale
 from flatmin.sharpness import (
     Estimate,
     Measurement,

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatmin._types import Params
-from flatmin.ball import Ball, Elementwise, Filterwise
+from flatmin.ball import Ball
 from flatmin.data import Batches, figure8, load_digits
 from flatmin.models import ReportMLP, WideResNet
 from flatmin.objective import EmpiricalLoss, Objective
+from flatmin.scale import Elementwise, Filterwise
 from flatmin.sharpness import (
     average_sharpness,
     gradient_norm,

@@ -16,10 +16,11 @@ from torch.nn.functional import cross_entropy
 
 from flatmin import _tree as tree
 from flatmin._types import Params
-from flatmin.ball import Ball, Scale
+from flatmin.ball import Ball
 from flatmin.data import figure8
 from flatmin.experiments._blocks import written
 from flatmin.models import ReportMLP
+from flatmin.scale import Scale
 from flatmin.symmetry import find_scalings
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatmin.ball import Identity
 from flatmin.experiments._blocks import written
 from flatmin.experiments._harness import Verdict
 from flatmin.experiments._progress import progress
@@ -24,6 +23,7 @@ from flatmin.experiments._scaling_walk import (
     spread,
 )
 from flatmin.experiments._style import COLORS, FAINT, INK, letter, subplots
+from flatmin.scale import Identity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flatmin.ball import Elementwise, Identity, Scale
 from flatmin.experiments._asam_panels import (
     BIASED,
     BOTH,
@@ -37,6 +36,7 @@ from flatmin.experiments._scaling_walk import (
     scaling_walk,
     spread,
 )
+from flatmin.scale import Elementwise, Identity, Scale
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from flatmin import _tree as tree
-from flatmin.ball import Ball, Identity, is_bias
+from flatmin.ball import Ball
 from flatmin.optim import _fused, _sharded
+from flatmin.scale import Identity, is_bias
 
 # Numbers per piece on a CPU: few enough for the cache, enough to keep two threads busy.
 _PIECE = 1 << 18

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from flatmin import _tree as tree
-from flatmin.ball import Ball, Scale, is_bias
+from flatmin.ball import Ball
+from flatmin.scale import Scale, is_bias
 
 # Of a memory block: the gradient, and the handle through which the uses are counted.
 _OWN_USES = 2

@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from flatmin.ball import Ball, Elementwise
+from flatmin.ball import Ball
 from flatmin.optim._perturbed import Perturbed
+from flatmin.scale import Elementwise
 
 
 class SAM(Perturbed):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from flatmin import _tree as tree
 from flatmin._types import Params
-from flatmin.ball import Scale
 from flatmin.objective import Objective
+from flatmin.scale import Scale
 from flatmin.sharpness import _point as point
 
 

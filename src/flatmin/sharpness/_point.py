@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from flatmin._types import Params
-from flatmin.ball import Ball, Elementwise, Scale
+from flatmin.ball import Ball
+from flatmin.scale import Elementwise, Scale
 
 # The scale to measure with: exactly invariant when units are rescaled, biases included.
 INVARIANT = Elementwise(eta=0.0, biases=True)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from flatmin._types import Params
-from flatmin.ball import Scale
 from flatmin.objective import Objective
+from flatmin.scale import Scale
 from flatmin.sharpness import _operator as operator
 from flatmin.sharpness import _point as point
 from flatmin.sharpness._lanczos import lanczos

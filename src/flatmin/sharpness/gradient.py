@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from flatmin._types import Params
-from flatmin.ball import Ball, Scale
+from flatmin.ball import Ball
 from flatmin.objective import Objective
+from flatmin.scale import Scale
 from flatmin.sharpness import _point as point
 from flatmin.sharpness.measurement import Measurement
 

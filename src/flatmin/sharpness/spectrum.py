@@ -10,8 +10,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from flatmin._types import Params
-from flatmin.ball import Scale
 from flatmin.objective import Objective
+from flatmin.scale import Scale
 from flatmin.sharpness import _operator as operator
 from flatmin.sharpness import _point as point
 from flatmin.sharpness._lanczos import lanczos

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from flatmin._types import Params
-from flatmin.ball import Ball, Elementwise
+from flatmin.ball import Ball
+from flatmin.scale import Elementwise
 
 
 def count_members(model: nn.Module, params: Params) -> int:

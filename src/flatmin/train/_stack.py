@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from flatmin._types import Params
-from flatmin.ball import Ball, Elementwise
+from flatmin.ball import Ball
+from flatmin.scale import Elementwise
 from flatmin.train._direction import Direction, LossFunction
 from flatmin.train._recorded import Recorded
 

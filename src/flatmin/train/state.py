@@ -114,6 +114,8 @@ class State:
         self.batch += 1
         self.gradients += 2 if isinstance(self.optimizer, Perturbed) else 1
         self.seen += count
+        if self.at_end_of_epoch and self.team.device.type == "cuda":
+            torch.cuda.synchronize(self.team.device)  # the clock must not run ahead of the work
         self.seconds += time.perf_counter() - begin
         return count
 
