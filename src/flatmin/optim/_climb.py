@@ -126,7 +126,8 @@ def cut(ball: Ball, sign: float, pairs: Pairs, *, fuse: Collection[str] = ()) ->
         else:
             # A stack pays where several operations share it: not for a scale that does nothing.
             shape = w.shape if w.is_cpu and scaled else None
-            small.setdefault((spread, w.device, w.dtype, shape, is_bias(name)), {})[name] = (w, g)
+            kind = (spread, w.device, w.dtype, shape, scaled and is_bias(name))
+            small.setdefault(kind, {})[name] = (w, g)
     yield from _share(ball, sign, small)
 
 

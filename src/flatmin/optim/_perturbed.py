@@ -345,14 +345,14 @@ class Perturbed(Wrapper, ABC):
                 continue
             sign = -1.0 if group.get("maximize") else 1.0
             # The number in front keeps names apart when two models share an optimizer.
-            named = [
-                (f"{i}.{name or ''}", p)
+            named = {
+                f"{i}.{name or ''}": p
                 for i, (name, p) in enumerate(zip(self._names(group), group["params"], strict=True))
-                if p.grad is not None
-            ]
-            # A gradient that the user holds on to must stay what it is.
-            fuse = {name for name, p in named if self.fused and not _fused.is_held(p)}
-            pairs = {name: (p, p.grad) for name, p in named}
+            }
+            fuse: set[str] = set()
+            if self.fused:  # but a gradient that the user holds on to must stay what it is
+                fuse = {name for name, p in named.items() if not _fused.is_held(p)}
+            pairs = {name: (p, g) for name, p in named.items() if (g := p.grad) is not None}
             pieces += cut(ball, sign, pairs, fuse=fuse)
         return pieces
 
