@@ -194,7 +194,9 @@ def draw(record: dict[str, Any]) -> None:
         axis.axvline(3.5, color="k", lw=0.8, ls=":")
         axis.set_xlim(0, max(values) * 1.12)
         axis.set_xlabel("climb + restore, in copies of all parameters")
-        axis.set_title(f"{title}: {numbers['tensors']} tensors, {numbers['numbers']:,} numbers")
+        axis.set_title(
+            f"{title}\n{numbers['tensors']} tensors, {numbers['numbers']:,} numbers", fontsize=10
+        )
     figure.suptitle(
         f"flatmin (green) and others (grey); dotted: the traffic SAM needs, 3.5 copies\n"
         f"{record['machine']}, {record['threads']} threads, torch {record['torch']}",
