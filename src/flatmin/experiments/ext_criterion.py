@@ -60,7 +60,7 @@ class Config:
     """Epochs; twice as many for Adam with as many gradients as SAM."""
     points: int = 2000
     """Points of each training, validation and test set."""
-    radii: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+    radii: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     """Radii to choose from, for SAM and for ASAM."""
     rho: float = 0.5
     """The report's radius, one of ``radii``."""
@@ -215,6 +215,21 @@ def notes(record: dict[str, Any]) -> list[str]:
         "The radius of each optimizer is the one with the lowest mean validation loss at the "
         "training variance; no test set is used. Adam twice as long takes as many gradients as SAM "
         "and ASAM. The intervals are for one comparison at a time.",
+        *_at_the_edge(numbers["chosen"], record["config"]),
+    ]
+
+
+def _at_the_edge(chosen: dict[str, list[float]], config: dict[str, Any]) -> list[str]:
+    """A sentence for each optimizer whose radius may lie beyond the grid."""
+    edges = {min(config["radii"]), max(config["radii"])}
+    found = {
+        name: [f"{v:g}" for v, rho in zip(config["variances"], radii, strict=True) if rho in edges]
+        for name, radii in chosen.items()
+    }
+    return [
+        f"{name}'s radius lies at the edge of the grid, trained at {', '.join(where)}."
+        for name, where in found.items()
+        if where
     ]
 
 
