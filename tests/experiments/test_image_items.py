@@ -21,6 +21,8 @@ from flatmin.experiments._image_words import alike, no_gain, together
 from flatmin.experiments._page import publish
 from flatmin.experiments._paired import mean, paired, signed, t_quantile
 
+pytestmark = pytest.mark.slow  # trains, if briefly
+
 TINY: dict[str, Any] = {
     "images": 66,
     "test_images": 20,

@@ -26,6 +26,8 @@ from flatmin.experiments._rescaled_copies import (
 )
 from flatmin.experiments.ext_invariance import QUICK
 
+pytestmark = pytest.mark.slow  # trains, if briefly
+
 STORED = Path(__file__).parents[2] / "docs" / "results" / "ext_invariance.json"
 SMALL = replace(
     QUICK, seeds=2, scalings=10, every=5, steps=2, copies=1, points=40, wide_scalings=3,

@@ -16,6 +16,7 @@ import two_processes
 from cases import VARIANTS
 
 pytestmark = [
+    pytest.mark.slow,  # two processes that import torch
     pytest.mark.distributed,
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
 ]

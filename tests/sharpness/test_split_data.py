@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from flatmin import EmpiricalLoss
 
 pytestmark = [
+    pytest.mark.slow,  # two processes that import torch
     pytest.mark.distributed,
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed"),
 ]

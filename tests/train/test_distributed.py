@@ -18,7 +18,7 @@ from small_runs import image_set
 from flatmin.train import Interrupted, TrainConfig, load_checkpoint, newest_checkpoint, train
 from flatmin.train.distributed import join
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]  # processes that import torch
 
 # 42 images in batches of 11, 11, 11 and 9: shares differ. Twenty steps in all.
 DATA = (image_set(42, 0, size=32), image_set(15, 1, size=32))
