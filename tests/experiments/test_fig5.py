@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_item_runs_draws_and_judges(name: str, tmp_path: Path) -> None:
     item = discover()[name]

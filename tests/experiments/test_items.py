@@ -25,6 +25,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_an_item_runs_draws_and_judges(name: str, tmp_path: Path) -> None:
     item = discover()[name]

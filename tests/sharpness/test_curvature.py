@@ -109,6 +109,7 @@ class Parabola:
         return {"x": self.matrix @ vector["x"]}
 
 
+@pytest.mark.slow
 def test_trace_is_within_three_standard_errors(net: Trained) -> None:
     """The network's own, and in at least 95 of 100 seeds that of a parabola with its T H T."""
     matrix = dense(net, Elementwise())

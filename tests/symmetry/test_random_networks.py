@@ -67,6 +67,7 @@ class Random(nn.Module):
         return self.head(x.mean((2, 3)) if self.pooled else torch.flatten(x, 1))
 
 
+@pytest.mark.slow
 def test_whatever_is_offered_keeps_the_function() -> None:
     offered = {find_scalings: 0, find_permutations: 0, find_flips: 0}
     for seed in range(SEEDS):

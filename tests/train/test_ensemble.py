@@ -86,6 +86,7 @@ def build(balls: list[Ball | None], **options: Any) -> Ensemble:
     return Ensemble(nets[0], stack_networks(nets), balls, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 def test_member_equals_the_network_trained_alone(base: Any) -> None:
     """Every kind at once, each kind twice, mixed up, in stacks of at most one or two members."""
@@ -303,6 +304,7 @@ def test_refuses_data_of_another_number_of_members() -> None:
         ensemble.load_state_dict(build([None] * 2).state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["base", "SAM", "ASAM"])
 def test_replay_is_the_same_bit_for_bit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = data(3)

@@ -193,6 +193,7 @@ def newest_step(folder: Path) -> int:
     return found[1]["place"]["step"] if found else 0
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """Kill −9 at twenty random moments and more, then resume: the same bits, nothing lost."""
     whole = train(config(**LONG), DATA, model=small())
