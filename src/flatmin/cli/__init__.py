@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import NoReturn, Protocol, cast
 
 import flatmin
+from flatmin.data import DownloadError
 
 # Verbs are frozen: one may be added, with a module of the same name, and none changed or removed.
 VERBS = {
@@ -71,6 +72,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # `flatmin list | head`
         sys.stderr.close()
+        return 1
+    except DownloadError as error:
+        _say(str(error))
         return 1
     except (ValueError, ImportError) as error:
         if is_ours(error):

@@ -11,7 +11,7 @@ from typing import Any
 
 import flatmin
 from flatmin import cli
-from flatmin.data import load_cifar10
+from flatmin.data import load_cifar10, load_cifar100
 from flatmin.experiments._files import require_writable
 from flatmin.experiments._harness import Item, config_dict, discover, read_record, run_item
 from flatmin.experiments._options import configure, option_names
@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="DIR", help="folder of CIFAR-10; without it, image items use digits"
     )
     parser.add_argument(
+        "--download", action="store_true", help="fetch it into DIR from its site, if it is missing"
+    )
+    parser.add_argument(
         "--set",
         metavar="name=value",
         nargs="+",
@@ -57,8 +60,10 @@ def main(arguments: argparse.Namespace) -> int:
     require_writable(out)
     todo = [job for job in jobs if arguments.force or not _is_there(job, out)]
     # Before an hour of computing, not after it.
-    for data in {job.config.data for job in todo if getattr(job.config, "data", None)}:
-        load_cifar10(data)
+    for option, load in (("data", load_cifar10), ("data100", load_cifar100)):
+        for folder in {getattr(job.config, option, None) for job in todo}:
+            if folder:
+                load(folder, download=arguments.download)
     if len(jobs) == 1:
         _compute(jobs[0], out, force=arguments.force)
         return 0

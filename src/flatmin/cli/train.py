@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset", choices=("cifar10", "cifar100"), default="cifar10", help="what is in DIR"
     )
     parser.add_argument(
+        "--download", action="store_true", help="fetch it into DIR from its site, if it is missing"
+    )
+    parser.add_argument(
         "--set",
         metavar="name=value",
         nargs="+",
@@ -98,7 +101,9 @@ def _prepare(arguments: argparse.Namespace) -> tuple[TrainConfig, tuple[ImageSet
     if arguments.data:
         config = _configured(TrainConfig(), texts, options)
         load = load_cifar100 if arguments.dataset == "cifar100" else load_cifar10
-        return config, load(arguments.data)
+        return config, load(arguments.data, download=arguments.download)
+    if arguments.download:
+        raise ValueError("--download needs --data, the folder to fetch into.")
     # A mirrored digit is none, and digits reach to the edge of their image.
     config = _configured(TrainConfig(flip=False, crop_padding=0), texts, options)
     size, channels = (32, 3) if config.model == "cnn" else (8, 1)

@@ -1,5 +1,6 @@
 """The toy distribution, digits and CIFAR, and batches that live on a device."""
 
+from flatmin.data._download import DownloadError
 from flatmin.data.augment import Augment, normalize
 from flatmin.data.batches import Batches
 from flatmin.data.cifar import load_cifar10, load_cifar100
@@ -10,6 +11,7 @@ from flatmin.data.image_set import ImageSet
 __all__ = [
     "Augment",
     "Batches",
+    "DownloadError",
     "ImageSet",
     "figure8",
     "load_cifar10",

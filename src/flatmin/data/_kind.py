@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from flatmin.data._download import Archive
+
+SITE = "https://www.cs.toronto.edu/~kriz"
 _CLASSES10 = "airplane automobile bird cat deer dog frog horse ship truck"
 _CLASSES100 = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
@@ -27,6 +30,7 @@ class Kind:
     train_files: tuple[str, ...]
     test_files: tuple[str, ...]
     archives: tuple[str, ...]
+    official: Archive
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -40,6 +44,11 @@ CIFAR10 = Kind(
     train_files=tuple(f"data_batch_{number}" for number in range(1, 6)),
     test_files=("test_batch",),
     archives=("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz"),
+    official=Archive(
+        f"{SITE}/cifar-10-python.tar.gz",
+        size=170_498_071,
+        sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    ),
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2023, 0.1994, 0.2010),
 )
@@ -52,6 +61,11 @@ CIFAR100 = Kind(
     train_files=("train",),
     test_files=("test",),
     archives=("cifar-100-python.tar.gz", "cifar-100-binary.tar.gz"),
+    official=Archive(
+        f"{SITE}/cifar-100-python.tar.gz",
+        size=169_001_437,
+        sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    ),
     mean=(0.5071, 0.4865, 0.4409),
     std=(0.2673, 0.2564, 0.2762),
 )

@@ -6,28 +6,32 @@ import numpy as np
 import torch
 
 from flatmin.data._archive import parse_binary, parse_pickle, read_files
-from flatmin.data._kind import CIFAR10, CIFAR100, Kind
+from flatmin.data._download import fetch
+from flatmin.data._kind import CIFAR10, CIFAR100, SITE, Kind
 from flatmin.data._parquet import check_shards, read_shard
 from flatmin.data._part import Part
 from flatmin.data.image_set import ImageSet
 
-_OFFICIAL = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_OFFICIAL = f"{SITE}/cifar.html"
 _SIZES = {"train": 50_000, "test": 10_000}
 
 
 def load_cifar10(
-    folder: str | Path, *, cache: str | Path | None = None
+    folder: str | Path, *, cache: str | Path | None = None, download: bool = False
 ) -> tuple[ImageSet, ImageSet]:
-    """CIFAR-10 in whichever form a folder holds it; nothing is downloaded or unpacked.
+    """CIFAR-10 in whichever form a folder holds it; nothing is unpacked.
 
     The forms, in the order they are looked for, in the folder and then in its subfolders: parquet
     files ``train-*.parquet`` and ``test-*.parquet`` as on the Hugging Face hub; the batches of the
     official python or binary archive; these archives themselves as ``.tar.gz``.
 
     Args:
-        folder: The folder, or the archive itself. Read, never written.
+        folder: The folder, or the archive itself. Read, and written only by a download.
         cache: A folder in which the decoded images of parquet files are kept (184 MB), which makes
             the next call load in a fraction of a second instead of five; by default nothing is.
+        download: Whether to fetch the official archive (170 MB) into the folder if that holds no
+            CIFAR-10. It is checked by its SHA-256, and a download that broke off goes on where it
+            stopped. Otherwise nothing is ever downloaded.
 
     Returns:
         Training and test set, normalized by the constants of the report. ``source`` says whether
@@ -36,6 +40,7 @@ def load_cifar10(
     Raises:
         ImportError: If parquet files are read without pyarrow and Pillow.
         ValueError: If nothing is found, or a file is empty, damaged, mislabeled or foreign.
+        DownloadError: If the download broke off or brought something else.
 
     Example:
         >>> import tempfile
@@ -50,17 +55,18 @@ def load_cifar10(
     Source:
         Krizhevsky 2009, Learning multiple layers of features from tiny images.
     """
-    return _load(Path(folder), CIFAR10, None if cache is None else Path(cache))
+    return _load(Path(folder), CIFAR10, cache, download)
 
 
 def load_cifar100(
-    folder: str | Path, *, cache: str | Path | None = None
+    folder: str | Path, *, cache: str | Path | None = None, download: bool = False
 ) -> tuple[ImageSet, ImageSet]:
     """CIFAR-100 with its hundred fine classes; otherwise as :func:`load_cifar10`.
 
     Args:
-        folder: The folder, or the archive itself. Read, never written.
+        folder: The folder, or the archive itself. Read, and written only by a download.
         cache: A folder in which the decoded images of parquet files are kept.
+        download: Whether to fetch the official archive (169 MB), if there is no CIFAR-100.
 
     Returns:
         Training and test set, normalized by the usual constants of the training set.
@@ -68,6 +74,7 @@ def load_cifar100(
     Raises:
         ImportError: If parquet files are read without pyarrow and Pillow.
         ValueError: If nothing is found, or a file is empty, damaged, mislabeled or foreign.
+        DownloadError: If the download broke off or brought something else.
 
     Example:
         >>> import tempfile
@@ -82,31 +89,48 @@ def load_cifar100(
     Source:
         Krizhevsky 2009, Learning multiple layers of features from tiny images.
     """
-    return _load(Path(folder), CIFAR100, None if cache is None else Path(cache))
+    return _load(Path(folder), CIFAR100, cache, download)
 
 
-def _load(root: Path, kind: Kind, cache: Path | None) -> tuple[ImageSet, ImageSet]:
+def _load(
+    root: Path, kind: Kind, cache: str | Path | None, download: bool
+) -> tuple[ImageSet, ImageSet]:
+    if download and _find(root, kind) is None:
+        fetch(kind.official, root)
     if not root.exists():
         raise ValueError(f"{root} does not exist; name the folder that holds {kind.name}.")
+    place = _find(root, kind)
+    if place is None:
+        raise ValueError(
+            f"{root} holds no {kind.name}: expected train-*.parquet and test-*.parquet, the files "
+            f"of an official archive, or {' or '.join(kind.archives)}; get one from {_OFFICIAL}, "
+            "or ask for a download."
+        )
+    if _parquets(place):
+        return _read_parquets(place, kind, None if cache is None else Path(cache))
+    return _read_official(place, kind)
+
+
+def _find(root: Path, kind: Kind) -> Path | None:
+    """The archive or folder that holds the data set, at ``root`` or one level below."""
     if root.suffix == ".parquet":
         root = root.parent
     if root.is_file():
-        return _read_official(root, kind)
+        return root
+    if not root.is_dir():
+        return None
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    names = kind.train_files + kind.test_files
+    files = (*names, *(f"{name}.bin" for name in names))
     for folder in folders:
-        if any(file for split in _SIZES for file in folder.glob(f"{split}-*.parquet")):
-            return _read_parquets(folder, kind, cache)
-        names = kind.train_files + kind.test_files
-        if any((folder / name).is_file() or (folder / f"{name}.bin").is_file() for name in names):
-            return _read_official(folder, kind)
-    for folder in folders:
-        for archive in kind.archives:
-            if (folder / archive).is_file():
-                return _read_official(folder / archive, kind)
-    raise ValueError(
-        f"{root} holds no {kind.name}: expected train-*.parquet and test-*.parquet, the files of "
-        f"an official archive, or {' or '.join(kind.archives)}; get one from {_OFFICIAL}."
-    )
+        if _parquets(folder) or any((folder / name).is_file() for name in files):
+            return folder
+    archives = (folder / archive for folder in folders for archive in kind.archives)
+    return next((archive for archive in archives if archive.is_file()), None)
+
+
+def _parquets(folder: Path) -> list[Path]:
+    return [file for split in _SIZES for file in folder.glob(f"{split}-*.parquet")]
 
 
 def _read_parquets(folder: Path, kind: Kind, cache: Path | None) -> tuple[ImageSet, ImageSet]:
