@@ -54,7 +54,7 @@ def site() -> Iterator[Site]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     digest = hashlib.sha256(CONTENTS).hexdigest()
     url = f"http://127.0.0.1:{server.server_port}/set.tar.gz"
