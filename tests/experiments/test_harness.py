@@ -13,7 +13,7 @@ import pytest
 
 from flatmin.experiments import _files, _provenance
 from flatmin.experiments._files import require_writable, write_atomically
-from flatmin.experiments._harness import Item, discover, read_record, run_item
+from flatmin.experiments._harness import Item, discover, forget, read_record, run_item
 from flatmin.experiments._options import configure
 
 AddItem = Callable[[str, str], None]
@@ -89,14 +89,16 @@ def test_an_interrupted_run_leaves_its_parts_and_no_record(two_items: None, tmp_
     assert list((tmp_path / ".scratch").iterdir()) == [scratch]
 
 
-def test_fresh_throws_the_parts_away(two_items: None, tmp_path: Path) -> None:
+def test_what_is_forgotten_is_computed_anew(two_items: None, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fig90(tmp_path, trouble="stop")
+    (scratch,) = (tmp_path / ".scratch").iterdir()
+    forget([discover()["table91"]], tmp_path)
+    assert (scratch / "calls").read_text() == "xx"  # another item's parts are left alone
+    forget([discover()["fig90"]], tmp_path)
     with pytest.raises(KeyboardInterrupt):
         fig90(tmp_path, trouble="stop")
-    item = discover()["fig90"]
-    config = configure(item.load().QUICK, {"trouble": "stop"})
-    with pytest.raises(KeyboardInterrupt):
-        run_item(item, config, "QUICK", tmp_path, fresh=True)
-    (scratch,) = (tmp_path / ".scratch").iterdir()
     assert (scratch / "calls").read_text() == "x"
 
 

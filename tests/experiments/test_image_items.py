@@ -13,7 +13,7 @@ import torch
 
 from flatmin.experiments import _image_data, _image_runs
 from flatmin.experiments._comparison import gains, reported_ways
-from flatmin.experiments._harness import discover, read_record, run_item
+from flatmin.experiments._harness import discover, forget, read_record, run_item
 from flatmin.experiments._image_data import ImageOptions, load, with_wrong_labels
 from flatmin.experiments._image_runs import Runs, kept_in
 from flatmin.experiments._image_study import REPORTED, Study, StudyOptions, ends
@@ -80,6 +80,17 @@ def test_figure_7_takes_the_runs_of_table_1(
     assert one is not None and other is not None
     for key in ("chosen", "search", "equal_epochs"):
         assert one["numbers"][key] == other["numbers"][key]
+
+
+def test_shared_runs_are_forgotten_by_the_items_that_share_them(tmp_path: Path) -> None:
+    items = discover()
+    kept = kept_in(tmp_path / ".scratch" / "table1-0")
+    forget([items["fig1"]], tmp_path)
+    assert kept.is_dir()
+    for name in ITEMS:
+        forget([items[name]], tmp_path)
+        assert not kept.exists()
+        kept.mkdir()
 
 
 def study(scratch: Path, **changes: Any) -> Study:

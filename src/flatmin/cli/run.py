@@ -13,7 +13,14 @@ import flatmin
 from flatmin import cli
 from flatmin.data import load_cifar10, load_cifar100
 from flatmin.experiments._files import require_writable
-from flatmin.experiments._harness import Item, config_dict, discover, read_record, run_item
+from flatmin.experiments._harness import (
+    Item,
+    config_dict,
+    discover,
+    forget,
+    read_record,
+    run_item,
+)
 from flatmin.experiments._options import configure, option_names
 from flatmin.experiments._page import count, publish
 
@@ -64,6 +71,8 @@ def main(arguments: argparse.Namespace) -> int:
         for folder in {getattr(job.config, option, None) for job in todo}:
             if folder:
                 load(folder, download=arguments.download)
+    if arguments.force:
+        forget((job.item for job in jobs), out)
     if len(jobs) == 1:
         _compute(jobs[0], out, force=arguments.force)
         return 0
@@ -142,7 +151,7 @@ def _compute(job: Job, out: Path, *, force: bool) -> None:
     kept = not force and _is_there(job, out)
     if not kept:
         _say(f"{name}: {job.item.title}")
-        run_item(job.item, job.config, job.mode, out, fresh=force)
+        run_item(job.item, job.config, job.mode, out)
     record = read_record(job.item, out)
     if record is None:
         raise RuntimeError(f"{out / name}.json has vanished or changed while it was in use.")

@@ -16,7 +16,7 @@ import pkgutil
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -27,6 +27,8 @@ from flatmin.experiments._provenance import provenance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_SCRATCH = ".scratch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,11 @@ class Table:
 
 
 class Experiment(Protocol):
-    """What the file of an item defines; ``tables`` and ``notes`` may be left out."""
+    """What the file of an item defines; ``tables`` and ``notes`` may be left out.
+
+    Its configuration may name in ``shares`` folders beside the scratch folder in which several
+    items keep parts that they all need.
+    """
 
     FULL: Any
     QUICK: Any
@@ -109,7 +115,20 @@ def config_dict(config: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(json.dumps(asdict(config))))
 
 
-def run_item(item: Item, config: Any, mode: str, out: Path, *, fresh: bool = False) -> None:
+def forget(items: Iterable[Item], out: Path) -> None:
+    """Throw away the finished parts of items, their own and those that they share with others.
+
+    Args:
+        items: What is to be computed anew.
+        out: The output folder.
+    """
+    for item in items:
+        names = [f"{item.name}-*", *getattr(item.load().FULL, "shares", ())]
+        for parts in [path for name in names for path in (out / _SCRATCH).glob(name)]:
+            shutil.rmtree(parts)
+
+
+def run_item(item: Item, config: Any, mode: str, out: Path) -> None:
     """Compute an item and store ``<item>.json``, complete or not at all.
 
     Args:
@@ -117,15 +136,12 @@ def run_item(item: Item, config: Any, mode: str, out: Path, *, fresh: bool = Fal
         config: An instance of its ``Config``.
         mode: "FULL" or "QUICK": the configuration that ``config`` started from.
         out: The output folder. The parts of an interrupted run are kept in a folder below it.
-        fresh: Whether to throw such parts away first.
     """
     experiment = item.load()
     base = experiment.QUICK if mode == "QUICK" else experiment.FULL
     plain = config_dict(config)
     key = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
-    scratch = out / ".scratch" / f"{item.name}-{key}"
-    if fresh:
-        shutil.rmtree(scratch, ignore_errors=True)
+    scratch = out / _SCRATCH / f"{item.name}-{key}"
     scratch.mkdir(parents=True, exist_ok=True)
     origin = provenance(plain)
     start = time.perf_counter()

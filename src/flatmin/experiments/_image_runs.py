@@ -21,6 +21,7 @@ from flatmin.experiments._provenance import provenance
 from flatmin.train import Diverged, TrainConfig, train
 from flatmin.train.fingerprint import plain
 
+FOLDER = "image-runs"
 _EPOCHS_WORTH_SAVING = 10
 
 
@@ -105,7 +106,7 @@ class Runs:
 
 def kept_in(scratch: Path) -> Path:
     """The folder of runs that all image items share, beside the scratch folders of the items."""
-    folder = scratch.parent / "image-runs"
+    folder = scratch.parent / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

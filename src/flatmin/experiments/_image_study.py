@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flatmin.experiments._image_data import (
     ImageOptions,
@@ -21,7 +21,7 @@ from flatmin.experiments._image_data import (
     load,
     with_wrong_labels,
 )
-from flatmin.experiments._image_runs import Runs, kept_in
+from flatmin.experiments._image_runs import FOLDER, Runs, kept_in
 from flatmin.experiments._image_words import flat
 from flatmin.experiments._progress import progress
 from flatmin.train import TrainConfig
@@ -51,6 +51,8 @@ _SEARCH_SEED = 1_000_000  # no seed of the study: nobody is chosen for luck that
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions(ImageOptions):
     """What is trained, for how long, and what is searched."""
+
+    shares: ClassVar = (FOLDER,)
 
     seeds: int = 5
     """Number of starts, each with its own batches; all optimizers share them."""
