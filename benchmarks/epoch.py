@@ -75,7 +75,7 @@ def draw(record: dict[str, Any]) -> None:
         values = [run["ratio"][f"{name} / none"] for run in runs.values()]
         places = [place + 0.35 * shift for place in range(len(runs))]
         bars = axis.bar(places, values, 0.33, color=color, label=name.upper())
-        axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=9)
+        axis.bar_label(bars, fmt="%.2f", padding=-16, fontsize=9, color="white")
     axis.axhline(2, color="0.4", ls=":", label="two gradients")
     axis.set_xticks([place + 0.175 for place in range(len(runs))], list(runs))
     axis.set_ylabel("seconds per epoch / those of the base")

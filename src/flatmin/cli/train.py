@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flatmin.data import ImageSet, load_cifar10, load_cifar100, load_digits
+from flatmin.data import ImageSet, load_cifar10, load_cifar100, load_digits, load_image_folder
 from flatmin.experiments._options import configure
 from flatmin.train import (
     CheckpointError,
@@ -24,6 +24,7 @@ from flatmin.train import (
 )
 from flatmin.train.distributed import PARALLEL
 
+_CIFAR = {"cifar10": load_cifar10, "cifar100": load_cifar100}
 CODES = """exit codes: 0 finished, 1 failed (memory, disk), 2 bad input, 3 the loss is not finite,
 130 stopped by Ctrl-C and 143 by SIGTERM, both after saving"""
 
@@ -31,12 +32,15 @@ CODES = """exit codes: 0 finished, 1 failed (memory, disk), 2 bad input, 3 the l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     parser.epilog = CODES
-    parser.add_argument("--data", metavar="DIR", help="folder of CIFAR; without it, digits")
+    parser.add_argument("--data", metavar="DIR", help="folder of images; without it, digits")
     parser.add_argument(
-        "--dataset", choices=("cifar10", "cifar100"), default="cifar10", help="what is in DIR"
+        "--dataset",
+        choices=(*_CIFAR, "folder"),
+        default="cifar10",
+        help="what is in DIR; folder: images of your own, in train/<class>/ and test/<class>/",
     )
     parser.add_argument(
-        "--download", action="store_true", help="fetch it into DIR from its site, if it is missing"
+        "--download", action="store_true", help="fetch CIFAR into DIR, if it is missing there"
     )
     parser.add_argument(
         "--set",
@@ -100,8 +104,12 @@ def _prepare(arguments: argparse.Namespace) -> tuple[TrainConfig, tuple[ImageSet
             texts[name] = text
     if arguments.data:
         config = _configured(TrainConfig(), texts, options)
-        load = load_cifar100 if arguments.dataset == "cifar100" else load_cifar10
-        return config, load(arguments.data, download=arguments.download)
+        if arguments.dataset in _CIFAR:
+            load = _CIFAR[arguments.dataset]
+            return config, load(arguments.data, download=arguments.download)
+        if arguments.download:
+            raise ValueError("--download is for CIFAR; leave it out, or name another --dataset.")
+        return config, load_image_folder(arguments.data)
     if arguments.download:
         raise ValueError("--download needs --data, the folder to fetch into.")
     # A mirrored digit is none, and digits reach to the edge of their image.

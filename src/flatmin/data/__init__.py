@@ -1,4 +1,4 @@
-"""The toy distribution, digits and CIFAR, and batches that live on a device."""
+"""The toy distribution, digits, CIFAR, one's own images, and batches that live on a device."""
 
 from flatmin.data._download import DownloadError
 from flatmin.data.augment import Augment, normalize
@@ -6,6 +6,7 @@ from flatmin.data.batches import Batches
 from flatmin.data.cifar import load_cifar10, load_cifar100
 from flatmin.data.digits import load_digits
 from flatmin.data.figure8 import figure8
+from flatmin.data.image_folder import load_image_folder
 from flatmin.data.image_set import ImageSet
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "load_cifar10",
     "load_cifar100",
     "load_digits",
+    "load_image_folder",
     "normalize",
 ]
