@@ -17,7 +17,7 @@ from flatmin.experiments._harness import discover, forget, read_record, run_item
 from flatmin.experiments._image_data import ImageOptions, load, with_wrong_labels
 from flatmin.experiments._image_runs import Runs, kept_in
 from flatmin.experiments._image_study import REPORTED, Study, StudyOptions, ends
-from flatmin.experiments._image_words import alike, no_gain, together
+from flatmin.experiments._image_words import alike, compared, decided, no_gain, together
 from flatmin.experiments._page import publish
 from flatmin.experiments._paired import mean, paired, signed, t_quantile
 
@@ -59,7 +59,9 @@ def test_an_item_runs_draws_and_judges(name: str, out: Path) -> None:
     judged = [v for v in verdicts if "on digits, which say nothing of CIFAR" not in v.measured]
     assert [v.claim[:20] for v in judged] == ["An epoch takes longe"] * (name == "table1")
     assert all(v.holds is None for v in verdicts if v not in judged)
-    assert "digits (scikit-learn)" in (out / f"{name}.md").read_text()
+    page = (out / f"{name}.md").read_text()
+    assert "digits (scikit-learn)" in page
+    assert ("**Answer.**" in page) == name.startswith("ext_")
     assert (out / f"{name}.json").stat().st_size < 100_000
 
 
@@ -209,6 +211,7 @@ def test_smaller_images_are_means_of_squares() -> None:
     [
         ("table1", {"evaluate_every": 3}, "divisor of the 50 epochs"),
         ("ext_time", {"multiples": (1, 3)}, "hold 1 and 2"),
+        ("ext_label_noise", {"noise": (0.4, 0.0)}, "in increasing order"),
     ],
 )
 def test_options_that_do_not_fit(name: str, changes: dict[str, Any], message: str) -> None:
@@ -242,6 +245,16 @@ def test_a_claim_is_undecided_until_its_intervals_decide() -> None:
     assert no_gain([up, open_]) is False
     assert alike(open_) is None and alike(up) is False
     assert alike(mean([0.1, 0.11, 0.12])) is True
+
+
+def test_an_answer_says_which_is_ahead_and_by_how_much() -> None:
+    up, open_ = mean([1.0, 1.1, 1.2]), mean([-1.0, 1.0])
+    assert compared("A", "B", up) == "A is ahead of B (+1.1 points, +0.9 to +1.3)"
+    assert compared("A", "B", mean([-1.0, -1.1, -1.2])).startswith("A is behind B (-1.1 points")
+    assert compared("A", "B", open_) == "A and B cannot be told apart (+0.0 points, -12.7 to +12.7)"
+    assert compared("A", "B", mean([1.0])) == "A − B: +1.00 (one seed)"
+    answers = [decided(holds, "yes", "no") for holds in (True, False, None)]
+    assert answers == ["yes", "no", "These runs do not decide it"]
 
 
 def test_gains_are_against_the_base_of_equal_cost() -> None:

@@ -58,7 +58,7 @@ class Table:
 
 
 class Experiment(Protocol):
-    """What the file of an item defines; ``tables`` and ``notes`` may be left out.
+    """What the file of an item defines; ``answer``, ``tables`` and ``notes`` may be left out.
 
     Its configuration may name in ``shares`` folders beside the scratch folder in which several
     items keep parts that they all need.
@@ -75,6 +75,9 @@ class Experiment(Protocol):
 
     def check(self, record: dict[str, Any]) -> list[Verdict]:
         """Judge the claims from a stored record alone."""
+
+    def answer(self, record: dict[str, Any]) -> str:
+        """Answer an open question in plain words, with intervals, at the head of the page."""
 
     def tables(self, record: dict[str, Any]) -> list[Table]:
         """Give tables for the page."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from flatmin.experiments._harness import Table, Verdict
-from flatmin.experiments._paired import Mean
+from flatmin.experiments._paired import Mean, signed
 
 HOW = (
     "**Controlled** means: SGD and Adam alone, with SAM and with ASAM (as published, eta 0.01), "
@@ -50,6 +50,22 @@ def alike(difference: Mean) -> bool | None:
     if abs(difference.value) + difference.half <= _WORTH:
         return True
     return False if difference.sign else None
+
+
+def compared(one: str, other: str, difference: Mean) -> str:
+    """Which of two is better, as a clause, with the paired difference and its 95 % interval."""
+    if difference.n < 2:
+        return f"{one} − {other}: {signed(difference)}"
+    low, high = difference.value - difference.half, difference.value + difference.half
+    points = f"({difference.value:+.1f} points, {low:+.1f} to {high:+.1f})"
+    if not difference.sign:
+        return f"{one} and {other} cannot be told apart {points}"
+    return f"{one} is {'ahead of' if difference.sign > 0 else 'behind'} {other} {points}"
+
+
+def decided(holds: bool | None, yes: str, no: str) -> str:
+    """The answer to a question, or that there is none yet."""
+    return "These runs do not decide it" if holds is None else yes if holds else no
 
 
 def limits(record: dict[str, Any]) -> list[str]:

@@ -118,10 +118,12 @@ def _item_blocks(
     name = record["item"]
     notes = experiment.notes(record) if hasattr(experiment, "notes") else []
     tables = experiment.tables(record) if hasattr(experiment, "tables") else []
+    answers = [experiment.answer(record)] if hasattr(experiment, "answer") else []
     rows = [[v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts]
     return [
         Heading(f"{name}: {record['title']}", level, anchor=name),
         Paragraph(f"**Claim.** {record['claim']}"),
+        *(Paragraph(f"**Answer.** {answer}") for answer in answers),
         Paragraph(_mode(record)),
         *([Grid(_HEADER, rows)] if rows else []),
         Image(f"{name}.png", record["title"]),

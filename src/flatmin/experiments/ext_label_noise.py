@@ -14,8 +14,16 @@ from flatmin.experiments import _comparison as comparison
 from flatmin.experiments._harness import Table, Verdict
 from flatmin.experiments._image_panels import caption, color
 from flatmin.experiments._image_study import QUICK_STUDY, Study, StudyOptions
-from flatmin.experiments._image_words import HOW, judged, limits, search_table, together
-from flatmin.experiments._paired import mean, paired, subtract
+from flatmin.experiments._image_words import (
+    HOW,
+    compared,
+    decided,
+    judged,
+    limits,
+    search_table,
+    together,
+)
+from flatmin.experiments._paired import Mean, mean, paired, subtract
 from flatmin.experiments._style import INK, letter, subplots
 
 if TYPE_CHECKING:
@@ -39,6 +47,13 @@ class Config(StudyOptions):
     """Radii of SAM to choose from; noise asks for larger ones."""
     asam_rhos: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     """Radii of ASAM to choose from."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.noise or list(self.noise) != sorted(set(self.noise)):
+            raise ValueError(
+                f"noise must be shares in increasing order, such as 0,0.4, got {self.noise}."
+            )
 
 
 FULL = Config()
@@ -73,6 +88,29 @@ def draw(record: dict[str, Any]) -> Figure:
     return figure
 
 
+def answer(record: dict[str, Any]) -> str:
+    """Whether the difference is greater on the harder set."""
+    levels = record["numbers"]["levels"]
+    clean, hardest = levels[0], levels[-1]
+    said = []
+    for level in levels:
+        gains = comparison.gains(level, "equal_gradients")
+        clauses = [compared(name, "its base", gain) for name, gain in gains.items()]
+        said.append(f"With {level['noise']:.0%} of the labels wrong: {'; '.join(clauses)}.")
+    if clean["noise"] or not hardest["noise"]:
+        return f"At equal gradients: {' '.join(said)}"
+    growth = _growth(hardest, clean, "equal_gradients")
+    text = decided(
+        together(growth.values()),
+        "On the harder set the difference is greater",
+        "On the harder set the difference is not greater for all of them",
+    )
+    return (
+        f"{text}, at this size and at equal gradients. {' '.join(said)} The gain grows, in points, "
+        f"by {comparison.listed(growth)}."
+    )
+
+
 def check(record: dict[str, Any]) -> list[Verdict]:
     """Whether SAM and ASAM help on noisy labels, and more than on clean ones."""
     levels = record["numbers"]["levels"]
@@ -94,12 +132,7 @@ def check(record: dict[str, Any]) -> list[Verdict]:
     clean = [level for level in levels if not level["noise"]]
     if clean and noisy:
         for key, words in KINDS.items():
-            growth = {
-                name: paired(of_noisy, of_clean)
-                for (name, of_noisy), of_clean in zip(
-                    _by_seed(noisy[-1], key).items(), _by_seed(clean[0], key).values(), strict=True
-                )
-            }
+            growth = _growth(noisy[-1], clean[0], key)
             found.append(
                 judged(
                     record,
@@ -137,6 +170,12 @@ def notes(record: dict[str, Any]) -> list[str]:
         HOW,
         *limits(hardest),
     ]
+
+
+def _growth(noisy: dict[str, Any], clean: dict[str, Any], key: str) -> dict[str, Mean]:
+    """How much larger each gain is on wrong labels, by seed."""
+    pairs = zip(_by_seed(noisy, key).items(), _by_seed(clean, key).values(), strict=True)
+    return {name: paired(of_noisy, of_clean) for (name, of_noisy), of_clean in pairs}
 
 
 def _by_seed(level: dict[str, Any], key: str) -> dict[str, list[float | None]]:

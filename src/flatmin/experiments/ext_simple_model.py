@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from flatmin.experiments import _comparison as comparison
 from flatmin.experiments._harness import Table, Verdict
 from flatmin.experiments._image_study import QUICK_STUDY, Study, StudyOptions
-from flatmin.experiments._image_words import HOW, judged, limits, no_gain, search_table
+from flatmin.experiments._image_words import (
+    HOW,
+    compared,
+    decided,
+    judged,
+    limits,
+    no_gain,
+    search_table,
+)
 from flatmin.experiments._paired import mean, paired
 
 if TYPE_CHECKING:
@@ -55,6 +63,30 @@ def run(config: Config, scratch: Path) -> dict[str, Any]:
 def draw(record: dict[str, Any]) -> Figure:
     """Accuracies as reported and under control, and the paired differences."""
     return comparison.figure(record, {name: name for name in REPORTED})
+
+
+def answer(record: dict[str, Any]) -> str:
+    """Whether the very simple model profits."""
+    numbers = record["numbers"]
+    last = {name: columns["last"] for name, columns in numbers["reported"].items()}
+    as_reported = [
+        compared(f"Adam + {name}", "Adam", paired(last[name], last["Adam"]))
+        for name in ("SAM", "ASAM")
+    ]
+    fair = comparison.gains(numbers, "equal_gradients")
+    same, longer = (
+        [compared(name, "its base", gain) for name, gain in comparison.gains(numbers, key).items()]
+        for key in ("equal_epochs", "equal_gradients")
+    )
+    return (
+        decided(
+            no_gain(fair.values()),
+            "The very simple model does not profit from sharpness awareness",
+            "The very simple model does profit from sharpness awareness",
+        )
+        + f", at this size and at equal cost. As the report ran it: {'; '.join(as_reported)}. "
+        f"Tuned, at equal epochs: {'; '.join(same)}; at equal gradients: {'; '.join(longer)}."
+    )
 
 
 def check(record: dict[str, Any]) -> list[Verdict]:

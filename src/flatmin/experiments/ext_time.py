@@ -23,7 +23,7 @@ from flatmin.experiments._image_study import (
     commits,
     ends,
 )
-from flatmin.experiments._image_words import HOW, judged, limits, no_gain
+from flatmin.experiments._image_words import HOW, compared, decided, judged, limits, no_gain
 from flatmin.experiments._paired import mean, paired
 from flatmin.experiments._style import letter, subplots
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BASES = ("SGD", "Adam")
+MINIMIZERS = ("SAM", "ASAM")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def run(config: Config, scratch: Path) -> dict[str, Any]:
         **study.describe(),
         **choice,
         "reported": {
-            **{name: ends(reported[name], epochs) for name in ("SAM", "ASAM")},
+            **{name: ends(reported[name], epochs) for name in MINIMIZERS},
             **{f"Adam × {n}": ends(reported["Adam"], n * epochs) for n in lengths},
         },
         "equal_epochs": {
@@ -118,18 +119,51 @@ def draw(record: dict[str, Any]) -> Figure:
     return figure
 
 
+def answer(record: dict[str, Any]) -> str:
+    """Whether time was what Adam lacked."""
+    numbers = record["numbers"]
+    reported, controlled = (_last(numbers[key]) for key in ("reported", "equal_epochs"))
+    ahead = {n: paired(controlled[f"Adam + {n}"], controlled["Adam × 2"]) for n in MINIMIZERS}
+    clauses = [
+        compared(f"Adam + {n}", "Adam for twice the epochs", gain) for n, gain in ahead.items()
+    ]
+    around_sgd = [
+        compared(
+            f"SGD + {n}",
+            "SGD for twice the epochs",
+            paired(controlled[f"SGD + {n}"], controlled["SGD × 2"]),
+        )
+        for n in MINIMIZERS
+    ]
+    as_reported = [
+        compared(n, "Adam for twice the epochs", paired(reported[n], reported["Adam × 2"]))
+        for n in MINIMIZERS
+    ]
+    longer = [
+        f"{paired(last['Adam × 2'], last['Adam × 1']).value:+.1f} points {words}"
+        for words, last in (("as reported", reported), ("with a cosine", controlled))
+    ]
+    return (
+        decided(
+            no_gain(ahead.values()),
+            "Given as much time, Adam is as good as with sharpness awareness",
+            "Time alone does not make Adam as good as sharpness awareness does",
+        )
+        + f", at this size. Around the same base and tuned: {'; '.join(clauses)}. Around SGD: "
+        f"{'; '.join(around_sgd)}. As the report ran them, with SAM and ASAM around SGD: "
+        f"{'; '.join(as_reported)}. Twice the epochs bring Adam {' and '.join(longer)}."
+    )
+
+
 def check(record: dict[str, Any]) -> list[Verdict]:
     """Both halves of the report's sentence, as reported and under control."""
     numbers = record["numbers"]
     longest = max(record["config"]["multiples"])
-    reported, controlled = (
-        {name: columns["last"] for name, columns in numbers[key].items()}
-        for key in ("reported", "equal_epochs")
-    )
-    lead = {f"{n} − Adam × 2": paired(reported[n], reported["Adam × 2"]) for n in ("SAM", "ASAM")}
+    reported, controlled = (_last(numbers[key]) for key in ("reported", "equal_epochs"))
+    lead = {f"{n} − Adam × 2": paired(reported[n], reported["Adam × 2"]) for n in MINIMIZERS}
     ahead = {
         f"Adam + {n} − Adam × 2": paired(controlled[f"Adam + {n}"], controlled["Adam × 2"])
-        for n in ("SAM", "ASAM")
+        for n in MINIMIZERS
     }
     found = [
         judged(
@@ -201,6 +235,11 @@ def notes(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def _last(columns: Mapping[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Test accuracy at the last epoch, by name and seed."""
+    return {name: column["last"] for name, column in columns.items()}
+
+
 def _curve(runs: list[dict[str, Any]]) -> dict[str, Any]:
     good = [run for run in runs if "diverged" not in run]
     if not good:
@@ -226,7 +265,7 @@ def _by_length(
     ax: Axes, columns: Mapping[str, dict[str, list[Any]]], base: str, lengths: list[int]
 ) -> None:
     lengths = sorted(lengths)
-    for place, name in enumerate(("SAM", "ASAM")):
+    for place, name in enumerate(MINIMIZERS):
         whole = f"{base} + {name}"
         _point(ax, 2 + 0.06 * (2 * place - 1), columns[whole]["last"], whole, whole)
     means = []
