@@ -9,7 +9,7 @@ from typing import Any
 from flatmin.train.checkpoint import checkpoints, newest_checkpoint, save_checkpoint
 from flatmin.train.distributed import Team
 from flatmin.train.fingerprint import check_same
-from flatmin.train.packing import pack
+from flatmin.train.packing import pack, sound_weights
 from flatmin.train.state import State
 
 
@@ -57,8 +57,12 @@ class Folder:
         return saved
 
     def save(self, state: State, flush_log: Callable[[], int]) -> None:
-        """Write a checkpoint; the log is put on the disk first, so that it never lags behind."""
+        """Write a checkpoint; the log is put on the disk first, so that it never lags behind.
+
+        Weights that are not finite are refused, also where nothing is written.
+        """
         if self.path is None:
+            sound_weights(state)
             return
         folder = self.path
         packed = {"fingerprint": self.own, **pack(state)}

@@ -18,12 +18,8 @@ _PLACE = ("epoch", "batch", "step", "gradients", "seen", "seconds")
 
 def pack(state: State) -> dict[str, Any]:
     """Everything that is needed to go on with the same bits, as plain values on the CPU."""
-    network = gathered(state.network.state_dict())
-    for name, value in network.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise Diverged(f"The weights ({name}) are not finite after step {state.step}")
     return {
-        "network": network,
+        "network": sound_weights(state),
         "optimizer": gathered(state.optimizer.state_dict()),
         "scaler": state.scaler.state_dict(),
         "random": state.team.gather(_random_state(state.team.device)),
@@ -32,6 +28,15 @@ def pack(state: State) -> dict[str, Any]:
         "totals": state.team.sum(state.totals).cpu(),
         "history": [dataclasses.asdict(record) for record in state.history],
     }
+
+
+def sound_weights(state: State) -> dict[str, Tensor]:
+    """The network's tensors, whole and on the CPU; ``Diverged`` if one is not finite."""
+    network: dict[str, Tensor] = gathered(state.network.state_dict())
+    for name, value in network.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise Diverged(f"The weights ({name}) are not finite after step {state.step}")
+    return network
 
 
 def unpack(state: State, saved: dict[str, Any]) -> None:
