@@ -23,6 +23,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from flatmin import ASAM, SAM
 from flatmin.models import ReportMLP, WideResNet
+from flatmin.optim._gradients import all_finite
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "training_step"
 
@@ -164,7 +166,7 @@ class Contender:
                 p.grad = None if grad is None else grad.clone()  # fused takes it away
             for name, action in {
                 "base step": optimizer.base.step,
-                "finite check": optimizer._second_failure,
+                "finite check": partial(all_finite, optimizer.param_groups),
                 "climb and restore": climb_and_restore,
             }.items():
                 start = self.now()

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flatmin import _tree as tree
 from flatmin.ball import Ball
 from flatmin.optim import _fused, _sharded
 from flatmin.optim._climb import Piece, Saved, climb, cut, joint_support, restore, supports
+from flatmin.optim._gradients import all_finite, local_gradients, set_aside, spoiled
 from flatmin.optim._replay import Replay
 from flatmin.optim._report import StepReport, report
 from flatmin.optim._wrapper import Wrapper
@@ -119,7 +119,7 @@ class Perturbed(Wrapper, ABC):
                 with torch.no_grad():
                     self._climb(saved)
                 self.base.zero_grad(set_to_none=True)
-                with self._spoiled_gradients() if visit.failure else nullcontext():
+                with spoiled(self.param_groups) if visit.failure else nullcontext():
                     yield
         except BaseException:
             # Half a gradient must not become a step.
@@ -131,7 +131,7 @@ class Perturbed(Wrapper, ABC):
             with torch.no_grad():
                 restore(saved)
         if visit.parts is not None:
-            self._set_aside(visit.parts)
+            set_aside(self.param_groups, visit.parts)
 
     @contextmanager
     def micro_batches(self) -> Iterator[None]:
@@ -230,7 +230,7 @@ class Perturbed(Wrapper, ABC):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-                if loss is None and self._grads():
+                if loss is None and local_gradients(self.param_groups):
                     raise TypeError(
                         "the closure returned nothing; let it return the loss that it computed."
                     )
@@ -238,9 +238,12 @@ class Perturbed(Wrapper, ABC):
                     worst = closure()
             self._visit.add_rise(loss, worst)
         visit = self._visit
-        if visit.climbed and (reason := visit.failure or self._second_failure()):
+        failure = visit.failure
+        if visit.climbed and not failure and not all_finite(self.param_groups):
+            failure = "the gradient at the perturbed point was not finite"
+        if visit.climbed and failure:
             warnings.warn(
-                f"{type(self).__name__} skipped a step: {reason}. The weights are unchanged.",
+                f"{type(self).__name__} skipped a step: {failure}. The weights are unchanged.",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -369,51 +372,6 @@ class Perturbed(Wrapper, ABC):
             visit.failure = "the gradient at the weights was not finite"
             return
         climb(pieces, support, saved)
-
-    def _set_aside(self, parts: dict[Tensor, Tensor]) -> None:
-        """Add the present gradients to those of the parts before, and clear them."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    parts[p] = p.grad if p not in parts else parts[p].add_(p.grad)
-                    p.grad = None
-
-    def _grads(self) -> list[Tensor]:
-        grads = [p.grad for group in self.param_groups for p in group["params"]]
-        local = [_sharded.local(g) for g in grads if g is not None]
-        return [g._values() if g.is_sparse else g for g in local if g.numel()]
-
-    def _second_failure(self) -> str | None:
-        """Why the gradients that the body made cannot be used."""
-        grads = self._grads()
-        # The largest number tells, but on a CPU the 2-norm is six times as fast, and can be no
-        # other than finite unless it overflows.
-        finite = not grads or any(_is_finite(grads, order) for order in (2.0, math.inf))
-        if _sharded.agree(finite, self.param_groups):
-            return None
-        return "the gradient at the perturbed point was not finite"
-
-    @contextmanager
-    def _spoiled_gradients(self) -> Iterator[None]:
-        """Let no gradient of the body be finite, so that all who look at gradients notice.
-
-        Replicas notice because theirs are averaged with ours, ``GradScaler`` because it looks.
-        """
-        params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-        hooks = [p.register_hook(lambda grad: grad * math.nan) for p in params]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-            # Gradients that the body did not get from autograd, as in sharded models.
-            for grad in self._grads()[:1]:
-                grad.detach().fill_(math.nan)
-
-
-def _is_finite(tensors: list[Tensor], order: float) -> bool:
-    norms = [norm.float() for norm in torch._foreach_norm(tensors, order)]
-    return math.isfinite(tree.combine(norms, math.inf).item())
 
 
 @dataclass(slots=True)
