@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from flatmin.data import Batches
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = 1 << 18
 LARGE = 1 << 24
@@ -28,7 +30,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def load(name: str) -> ModuleType:
-    pytest.importorskip("pytorch_optimizer")
+    pytest.importorskip("pytorch_optimizer")  # a peer that is measured beside
     return __import__(name)
 
 
@@ -99,6 +101,47 @@ def test_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = record["sets"]["5 of 64×64"], record["sets"]["20 of 64×64"]
     assert few["SAM"] == many["SAM"] and few["ASAM"] == many["ASAM"]
     assert many["SAM, published loop"] > 3 * few["SAM, published loop"]
+
+
+def test_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    epoch, out = __import__("epoch"), tmp_path / "epoch"
+    monkeypatch.setattr(epoch, "OUT", out)
+    options = ("--models", "cnn", "--images", "256", "--repeats", "1", "--threads", "1")
+    runs = written(epoch, out, monkeypatch, *options)["runs"]
+    assert set(runs) == {"cnn, adam", "cnn, sgd"}
+    for run in runs.values():
+        ratio = run["ratio"]
+        assert ratio["asam / none"] == pytest.approx(ratio["asam / sam"] * ratio["sam / none"])
+    assert out.with_suffix(".png").exists()
+
+
+def test_contenders_of_the_data_pipeline_see_the_same_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without randomness they agree: the flip never comes, the crop is the middle."""
+    pytest.importorskip("PIL")
+    pipeline = __import__("data_pipeline")
+    image_set = pipeline.noise(3)
+    monkeypatch.setattr(pipeline.random, "random", lambda: 1.0)
+    monkeypatch.setattr(pipeline.random, "randint", lambda low, high: pipeline.PAD)
+    monkeypatch.setattr(torch, "rand", lambda *shape: torch.ones(shape))
+    monkeypatch.setattr(torch, "randint", lambda low, high, shape: torch.full(shape, pipeline.PAD))
+    usual, lean = pipeline.Usual(image_set)[1], pipeline.Lean(image_set)[1]
+    plain, _ = next(iter(Batches(image_set, 3, shuffle=False)))
+    torch.testing.assert_close(usual[0], plain[1])
+    torch.testing.assert_close(lean[0], plain[1])
+    assert usual[1] == lean[1] == image_set.labels[1]
+
+
+@pytest.mark.slow
+def test_data_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("PIL")
+    pipeline, out = __import__("data_pipeline"), tmp_path / "data_pipeline"
+    monkeypatch.setattr(pipeline, "OUT", out)
+    options = ("--images", "256", "--repeats", "1", "--threads", "1")
+    record = written(pipeline, out, monkeypatch, *options)
+    assert set(record["loading"]["images_per_s"]) == set(pipeline.NAMES)
+    assert out.with_suffix(".png").exists()
 
 
 def test_allocations_are_counted_to_the_byte() -> None:

@@ -60,7 +60,7 @@ class Config:
     """Epochs; twice as many for Adam with as many gradients as SAM."""
     points: int = 2000
     """Points of each training, validation and test set."""
-    radii: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    radii: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     """Radii to choose from, for SAM and for ASAM."""
     rho: float = 0.5
     """The report's radius, one of ``radii``."""
