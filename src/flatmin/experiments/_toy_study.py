@@ -26,6 +26,12 @@ BATCH, LEARNING_RATE = 32, 1e-3
 TEST_VARIANCES = torch.arange(1, 80, 0.5)
 EPOCHS_BETWEEN_SAVES = 20
 
+ROUNDING = (
+    "Another kind of processor or version of torch rounds otherwise, and after thousands of steps "
+    "its networks are others. A rerun elsewhere is a new draw of the same size: numbers move "
+    "within their errors, and with them a verdict that is close to its border."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Way:

@@ -31,6 +31,7 @@ from flatmin.experiments._section2 import (
     verdict,
 )
 from flatmin.experiments._toy_study import (
+    ROUNDING,
     TEST_VARIANCES,
     Way,
     asam,
@@ -216,6 +217,7 @@ def notes(record: dict[str, Any]) -> list[str]:
         "training variance; no test set is used. Adam twice as long takes as many gradients as SAM "
         "and ASAM. The intervals are for one comparison at a time.",
         *_at_the_edge(numbers["chosen"], record["config"]),
+        ROUNDING,
     ]
 
 

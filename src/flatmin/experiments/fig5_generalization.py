@@ -24,6 +24,7 @@ from flatmin.experiments._harness import Table, Verdict
 from flatmin.experiments._section2 import crossing, judge
 from flatmin.experiments._style import COLORS, EXACT, band
 from flatmin.experiments._toy_study import (
+    ROUNDING,
     TEST_VARIANCES,
     Way,
     asam,
@@ -207,6 +208,7 @@ def notes(record: dict[str, Any]) -> list[str]:
         "has its own start and order. Controlled, it sees all points, and the optimizers share "
         "start and batches. Bands are standard errors over seeds; intervals in the verdicts are "
         "paired by seed, 95 %, for one comparison at a time.",
+        ROUNDING,
     ]
 
 
