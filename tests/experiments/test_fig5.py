@@ -134,6 +134,17 @@ def made_up(shift: float = 0.0) -> dict[str, Tensor]:
     return {name: line[name] + noise + own[number] for number, name in enumerate(NAMES)}
 
 
+def test_leads_too_short_to_mean_anything_are_undecided() -> None:
+    tested = study.TEST_VARIANCES.tolist()
+    best = torch.zeros(1, 158, dtype=torch.long)
+    clear = torch.zeros(1, 158, dtype=torch.long)
+    for lead in ("30 to 31.5", "60 to 62.5"):
+        low, high = (tested.index(float(word)) for word in lead.split(" to "))
+        clear[0, low : high + 1] = 1
+    found = {"best": best.tolist(), "clear": clear.tolist()}
+    assert regions(found, 0, tested) == "undecided 1–59.5, Adam 60–62.5, undecided 63–79.5"
+
+
 def test_comparison_finds_the_best_and_where_it_is_undecided() -> None:
     found = compare(made_up())
     tested = study.TEST_VARIANCES.tolist()

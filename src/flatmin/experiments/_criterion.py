@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMES = ("Adam", "SAM", "ASAM")
+_UNDECIDED = "undecided"
 _PLACES = 4  # of the stored numbers, after the decimal point
 
 
@@ -74,20 +75,28 @@ def difference(comparison: dict[str, Any], pair: str, row: int, column: int) -> 
 def regions(comparison: dict[str, Any], row: int, tested: Sequence[float]) -> str:
     """Where each optimizer is best, in words: "Adam 1–6.5, undecided 7–20, ASAM 20.5–79.5".
 
-    Each place takes the most frequent label within two units of variance: the test sets differ,
-    and a comparison near its limit would flicker from one to the next.
+    Each place takes the most frequent label within two units of variance, and a lead over less than
+    two units counts as undecided: the test sets differ, and a comparison near its limit would
+    flicker from one to the next.
     """
     raw = [
-        NAMES[best] if clear else "undecided"
+        NAMES[best] if clear else _UNDECIDED
         for best, clear in zip(comparison["best"][row], comparison["clear"][row], strict=True)
     ]
     labels = [Counter(raw[max(0, i - 4) : i + 5]).most_common(1)[0][0] for i in range(len(raw))]
+    for label, start, end in _stretches(labels):
+        if label != _UNDECIDED and tested[end - 1] - tested[start] < 2:
+            labels[start:end] = [_UNDECIDED] * (end - start)
+    return ", ".join(
+        f"{label} {tested[start]:g}–{tested[end - 1]:g}" for label, start, end in _stretches(labels)
+    )
+
+
+def _stretches(labels: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Runs of equal labels: label, first place, place after the last."""
     starts = [i for i in range(len(labels)) if i == 0 or labels[i] != labels[i - 1]]
     ends = [*starts[1:], len(labels)]
-    return ", ".join(
-        f"{labels[start]} {tested[start]:g}–{tested[end - 1]:g}"
-        for start, end in zip(starts, ends, strict=True)
-    )
+    return [(labels[start], start, end) for start, end in zip(starts, ends, strict=True)]
 
 
 def shares(comparison: dict[str, Any]) -> dict[str, float]:
@@ -99,7 +108,7 @@ def shares(comparison: dict[str, Any]) -> dict[str, float]:
 def shares_in_words(comparison: dict[str, Any]) -> str:
     """Those shares and the rest: "Adam 31 %, SAM 40 %, ASAM 2 %, undecided 27 %"."""
     found = shares(comparison)
-    found["undecided"] = 1 - sum(found.values())
+    found[_UNDECIDED] = 1 - sum(found.values())
     return ", ".join(f"{name} {share:.0%}" for name, share in found.items()).replace("%", " %")
 
 

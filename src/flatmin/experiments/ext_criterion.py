@@ -186,7 +186,8 @@ def tables(record: dict[str, Any]) -> list[Table]:
     ]
     return [
         Table(
-            "Best at which test variances (undecided: the paired 95 % interval includes zero)",
+            "Best at which test variances (undecided: the paired 95 % interval includes zero, or "
+            "excludes it over less than two units)",
             ["setting", "measure", "trained at", "best"],
             words,
         ),

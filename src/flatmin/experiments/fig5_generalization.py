@@ -179,7 +179,8 @@ def tables(record: dict[str, Any]) -> list[Table]:
             crossings,
         ),
         Table(
-            "Best at which test variances (undecided: the paired 95 % interval includes zero)",
+            "Best at which test variances (undecided: the paired 95 % interval includes zero, or "
+            "excludes it over less than two units)",
             ["form", "measure", "trained at", "best"],
             words,
         ),
