@@ -191,16 +191,15 @@ def _by_seed(level: dict[str, Any], key: str) -> dict[str, list[float | None]]:
 
 
 def _accuracies(ax: Axes, levels: list[dict[str, Any]], base: str) -> None:
-    x = [100 * level["noise"] for level in levels]
     lines = [
         (base, "equal_epochs", base, "-"),
         (f"{base}, twice the epochs", "equal_gradients", base, "--"),
     ]
     lines += [(f"{base} + {n}", "equal_epochs", f"{base} + {n}", "-") for n in ("SAM", "ASAM")]
-    for label, key, name, style in lines:
+    for place, (label, key, name, style) in enumerate(lines):
         values = [mean(level[key][name]["last"]) for level in levels]
         ax.errorbar(
-            x,
+            [100 * level["noise"] + 0.4 * (2 * place - 3) for level in levels],
             [value.value for value in values],
             [value.error if value.n > 1 else 0.0 for value in values],
             ls=style,
