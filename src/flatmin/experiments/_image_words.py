@@ -88,6 +88,12 @@ def limits(record: dict[str, Any]) -> list[str]:
             f"**At the edge of the search** lie choices for {', '.join(edges)}: a wider one might "
             "find better."
         )
+    least = [name for name, kept in numbers["chosen"].items() if _least_radius(name, kept, numbers)]
+    if least:
+        said.append(
+            f"**The smallest radius** of the search was the best for {', '.join(least)}: smaller "
+            "ones may be better still, and at zero lies the base itself."
+        )
     bad = [
         f"{name} (seed {seed}: {reason})"
         for key in ("reported", "equal_epochs", "equal_gradients")
@@ -132,10 +138,20 @@ def flat(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _at_edge(name: str, choice: dict[str, Any], numbers: dict[str, Any]) -> bool:
-    tried = [kept for kept in numbers["search"] if kept["optimizer"] == name]
+    """Whether a choice has no neighbour on one side; below the smallest radius lies the base."""
     for key, value in flat(choice).items():
-        values = sorted({kept[key] for kept in tried if kept[key] is not None})
+        values = _tried(name, key, numbers)
         inside = len(values) < 3 or value == 0.0 or values[0] < value < values[-1]
-        if not inside:
+        if not inside and not (key == "rho" and value == values[0]):
             return True
     return False
+
+
+def _least_radius(name: str, choice: dict[str, Any], numbers: dict[str, Any]) -> bool:
+    values = _tried(name, "rho", numbers)
+    return len(values) > 1 and flat(choice)["rho"] == values[0]
+
+
+def _tried(name: str, key: str, numbers: dict[str, Any]) -> list[float]:
+    tried = [kept[key] for kept in numbers["search"] if kept["optimizer"] == name]
+    return sorted({value for value in tried if value is not None})
