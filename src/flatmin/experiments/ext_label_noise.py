@@ -222,4 +222,4 @@ def _gains(ax: Axes, levels: list[dict[str, Any]], base: str, key: str) -> None:
         )
     ax.axhline(0, color=INK, lw=0.9)
     ax.set(title=f"Gain over {base}, {KINDS[key]}", ylabel="points, 95 % interval")
-    ax.legend()
+    ax.legend(loc="lower center")  # between the levels
