@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMES = ("Adam", "SAM", "ASAM")
+BEST_AT = (
+    "Best at which test variances (undecided: the paired 95 % interval includes zero, or excludes "
+    "it over less than two units)"
+)
+"""Title of a table of ``regions``."""
+
 _UNDECIDED = "undecided"
 _PLACES = 4  # of the stored numbers, after the decimal point
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flatmin.experiments._criterion import (
+    BEST_AT,
     NAMES,
     compare,
     draw_map,
@@ -186,8 +187,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
     ]
     return [
         Table(
-            "Best at which test variances (undecided: the paired 95 % interval includes zero, or "
-            "excludes it over less than two units)",
+            BEST_AT,
             ["setting", "measure", "trained at", "best"],
             words,
         ),

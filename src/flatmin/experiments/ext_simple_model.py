@@ -128,8 +128,9 @@ def notes(record: dict[str, Any]) -> list[str]:
     )
     return [
         "**The network**: two convolutions of 5 × 5 with 6 and 16 channels, pooling, and linear "
-        "layers of 120, 84 and 10 units; no normalization. It cannot fit CIFAR-10: where training "
-        "accuracy is hardly above test accuracy, there is nothing for a flat minimum to mend.",
+        "layers of 120, 84 and 10 units; no normalization. It is too small to fit all of CIFAR-10, "
+        "and overfits few images: train − test below says whether there was anything for a flat "
+        "minimum to mend.",
         *short,
         HOW,
         *limits(record, "this cnn, trained for 200 epochs on all 50,000 images"),

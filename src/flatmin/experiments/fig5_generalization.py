@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatmin.experiments._criterion import (
+    BEST_AT,
     NAMES,
     compare,
     draw_map,
@@ -179,8 +180,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
             crossings,
         ),
         Table(
-            "Best at which test variances (undecided: the paired 95 % interval includes zero, or "
-            "excludes it over less than two units)",
+            BEST_AT,
             ["form", "measure", "trained at", "best"],
             words,
         ),
