@@ -45,6 +45,7 @@ class Careless(SAM):
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:
+        self._visit.ever = True
         params = [p for group in self.param_groups for p in group["params"]]
         grads = [p.grad for p in params if p.grad is not None]
         norm = torch.stack([g.float().norm() for g in grads]).norm() if grads else torch.tensor(1.0)

@@ -14,7 +14,13 @@ from flatmin._types import Params
 
 
 class Scale(Protocol):
-    """A diagonal, non-negative map T_w that stretches the unit ball at a point ``w``."""
+    """A diagonal, non-negative map T_w that stretches the unit ball at a point ``w``.
+
+    It sees each tensor whole, under the name that the parameter has. One that works number by
+    number may say so by a method ``alike(name)``, whose answer, hashable, is equal for parameters
+    that are scaled by one and the same function: optimizers then cut large tensors and stack small
+    ones, and show the scale one name of those that are alike.
+    """
 
     def __call__(self, params: Params, *, leading: int = 0) -> dict[str, Tensor]:
         """Give the diagonal of T_w, as tensors that broadcast; it is one where a name is missing.
@@ -45,6 +51,10 @@ class Identity:
     def __call__(self, params: Params, *, leading: int = 0) -> dict[str, Tensor]:
         """Scale nothing."""
         return {}
+
+    def alike(self, name: str) -> bool:
+        """All parameters are."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,10 @@ class Elementwise:
         elif self.eta:
             torch._foreach_add_(factors, self.eta)
         return dict(zip(names, factors, strict=True))
+
+    def alike(self, name: str) -> bool:
+        """Biases are, where they are not scaled, and all others."""
+        return self.biases or not is_bias(name)
 
 
 @dataclass(frozen=True, slots=True)

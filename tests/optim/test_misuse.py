@@ -63,29 +63,6 @@ def test_a_base_that_is_none(variant: str, base: Any, remedy: str) -> None:
 
 
 @every_variant
-def test_a_closure_that_returns_nothing(variant: str) -> None:
-    model, optimizer = prepared(variant)
-    before = model.weight.clone()
-
-    def closure() -> None:
-        optimizer.zero_grad()
-        model(torch.ones(2, 3)).sum().backward()
-
-    with pytest.raises(TypeError, match=r"closure returned nothing; .* return the loss"):
-        optimizer.step(closure)
-    assert torch.equal(before, model.weight)
-
-
-@every_variant
-def test_a_closure_that_has_nothing_to_do(variant: str) -> None:
-    """As Lightning's, when ``training_step`` skips a batch."""
-    model, optimizer = prepared(variant)
-    before = model.weight.clone()
-    assert optimizer.step(optimizer.zero_grad) is None
-    assert torch.equal(before, model.weight)
-
-
-@every_variant
 def test_a_model_that_is_none(variant: str) -> None:
     base = torch.optim.SGD(nn.Linear(1, 1).named_parameters(), lr=0.1)
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got list"):

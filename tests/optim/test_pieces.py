@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cases import VARIANTS
 from flatmin.ball import Ball
-from flatmin.optim import _climb, _fused
+from flatmin.optim import _fused, _pieces
 from flatmin.scale import Elementwise
 
 # Large and small, of one shape and of many, contiguous and not, weights and biases.
@@ -84,10 +84,10 @@ def test_pieces_together_make_the_shift_of_the_ball(variant: str, p: float) -> N
 
 def test_the_parameters_are_cut_in_every_way() -> None:
     """Otherwise the tests here would not test what they say."""
-    pairs = {name: (w, w.grad) for name, w in parameters() if w.grad is not None}
+    pairs = [(name, w, w.grad) for name, w in parameters() if w.grad is not None]
     with torch.no_grad():
-        pieces = list(_climb.cut(Ball(1.0, 2.0, Elementwise()), 1.0, pairs))
-    stacks = [piece for piece in pieces if isinstance(piece, _climb.Stack)]
+        pieces = list(_pieces.cut(Ball(1.0, 2.0, Elementwise()), 1.0, pairs))
+    stacks = [piece for piece in pieces if isinstance(piece, _pieces.Stack)]
     assert len(stacks) == 2  # weights and biases, never together
     flats = [
         w

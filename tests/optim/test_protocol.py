@@ -97,6 +97,7 @@ def test_an_averaged_model_and_a_scheduler_of_rho() -> None:
     for rho in (0.1, 0.0, 0.3):
         optimizer.param_groups[0]["sam_rho"] = rho
         start = nn.utils.parameters_to_vector(model.parameters()).detach()
+        optimizer.zero_grad()
         loss_of(model).backward()
         with optimizer.perturbed():
             here = nn.utils.parameters_to_vector(model.parameters()).detach()
@@ -299,11 +300,13 @@ def test_step_without_a_perturbation_is_the_bases_own() -> None:
     model = network()
     twin = copy.deepcopy(model)
     optimizer, bare = build("SAM", "Adam", model), BASES["Adam"](twin.named_parameters())
-    for _ in range(3):
-        for one, net in ((optimizer, model), (bare, twin)):
-            one.zero_grad()
-            loss_of(net).backward()
-            one.step()
+    with pytest.warns(RuntimeWarning, match=r"has never been in perturbed\(\)") as caught:
+        for _ in range(3):
+            for one, net in ((optimizer, model), (bare, twin)):
+                one.zero_grad()
+                loss_of(net).backward()
+                one.step()
+    assert len(caught) == 1 and caught[0].filename == __file__
     assert same(model.state_dict(), twin.state_dict())
 
 

@@ -203,6 +203,7 @@ def play(names: list[str], optimizer: Any, zoo: Zoo) -> None:
     """Let troubles happen one after another; after each, every bit is where it was."""
     before, around = bits(zoo), zoo.buffer.clone()
     for name in names:
+        optimizer.zero_grad()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             TROUBLES[name](optimizer, zoo)
@@ -322,6 +323,7 @@ def test_large_tensors_in_pieces_and_strided_ones() -> None:
     optimizer = build("SAM", "SGD", module, lr=0.0)
     before, around = bits(module), store.clone()
     for _ in range(3):
+        optimizer.zero_grad()
         sum((p * p.detach()).sum() for p in module.parameters()).backward()
         with optimizer.perturbed():
             sum(p.square().sum() for p in module.parameters()).backward()

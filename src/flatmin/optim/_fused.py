@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import FunctionType
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from flatmin import _tree as tree
 from flatmin.ball import Ball
-from flatmin.scale import Scale, is_bias
+from flatmin.optim._restore import Saved
 
 # Of a memory block: the gradient, and the handle through which the uses are counted.
 _OWN_USES = 2
@@ -63,7 +63,7 @@ def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
 def support(ball: Ball, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> Tensor:
     """Support of the ball, as far as one flat tensor goes."""
     ((name, weight),), (grad,) = weights.items(), grads.values()
-    norm, _ = _kernels(ball.p, ball.scale, is_bias(name), weight.dtype, weight.device)
+    norm, _ = _kernels(ball, name, weight)
     return norm(_alias(weight), _alias(grad)) * ball.rho
 
 
@@ -72,11 +72,11 @@ def climb(
     weights: dict[str, Tensor],
     grads: dict[str, Tensor],
     length: float,
-    saved: list[tuple[list[Tensor], list[Tensor]]],
+    saved: Saved,
 ) -> None:
     """Shift one flat weight by ``length`` times its direction; old values replace the gradient."""
     ((name, weight),), (grad,) = weights.items(), grads.values()
-    _, shift = _kernels(ball.p, ball.scale, is_bias(name), weight.dtype, weight.device)
+    _, shift = _kernels(ball, name, weight)
     before = _sample(grad)
     try:
         shift(
@@ -85,11 +85,11 @@ def climb(
             torch.tensor(length, dtype=_wide(weight[:0]).dtype, device=weight.device),
         )
         torch.autograd.graph.increment_version(weight)
-        saved.append(([weight], [grad]))
+        saved.old.append(([weight], [grad]))
     except BaseException:
         # An interrupt may come before or after the one kernel that does the exchange. ``suits`` has
         # made sure that the gradient tells which: it differs from the weights.
-        recorded = bool(saved) and saved[-1][0][0] is weight
+        recorded = bool(saved.old) and saved.old[-1][0][0] is weight
         if not recorded and not torch.equal(_sample(grad), before):
             weight.copy_(grad)
         raise
@@ -105,13 +105,21 @@ def _sample(t: Tensor) -> Tensor:
     return flat[:: max(1, t.numel() // 64)].clone()
 
 
-@functools.cache
-def _kernels(
-    p: float, scale: Scale, bias: bool, dtype: torch.dtype, device: torch.device
-) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], None]]:
-    """The two walks, compiled and compared with the plain ones before they are trusted."""
-    ball = Ball(1.0, p, scale)
-    name = "bias" if bias else "weight"
+_Kernels = tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], None]]
+_made: dict[tuple[Hashable, ...], _Kernels] = {}
+
+
+def _kernels(ball: Ball, name: str, weight: Tensor) -> _Kernels:
+    """The two walks, compiled once for all parameters that the scale treats alike."""
+    like = ball.scale.alike(name)  # type: ignore[attr-defined]  # only such are cut up
+    key = (ball.p, ball.scale, like, weight.dtype, weight.device)
+    if key not in _made:
+        _made[key] = _make(Ball(1.0, ball.p, ball.scale), name, weight.dtype, weight.device)
+    return _made[key]
+
+
+def _make(ball: Ball, name: str, dtype: torch.dtype, device: torch.device) -> _Kernels:
+    """The two walks, compared with the plain ones before they are trusted."""
     order = ball.dual_order
 
     def norm(weight: Tensor, grad: Tensor) -> Tensor:

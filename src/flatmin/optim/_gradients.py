@@ -16,30 +16,53 @@ from flatmin.optim import _sharded
 Groups = Sequence[dict[str, Any]]
 
 
+def parameters(groups: Groups) -> list[Tensor]:
+    """The parameters of all groups."""
+    return [p for group in groups for p in group["params"]]
+
+
+def any_in(groups: Groups) -> bool:
+    """Whether any parameter has a gradient."""
+    return any(p.grad is not None for p in parameters(groups))
+
+
+def drop(groups: Groups) -> None:
+    """Clear the gradients, whatever a base understands by ``zero_grad``."""
+    for p in parameters(groups):
+        p.grad = None
+
+
 def local_gradients(groups: Groups) -> list[Tensor]:
     """The numbers of all gradients that are on this process."""
-    grads = [p.grad for group in groups for p in group["params"]]
+    grads = [p.grad for p in parameters(groups)]
     local = [_sharded.local(g) for g in grads if g is not None]
-    return [g._values() if g.is_sparse else g for g in local if g.numel()]
+    return [v for g in local if (v := g._values() if g.is_sparse else g).numel()]
 
 
 def all_finite(groups: Groups) -> bool:
     """Whether all gradients are finite, on all processes that share a parameter."""
+    return _sharded.agree(finite_here(groups), groups)
+
+
+def finite_here(groups: Groups) -> bool:
+    """Whether all gradients are finite, as far as this process sees them."""
     grads = local_gradients(groups)
     # The largest number tells, but on a CPU the 2-norm is six times as fast, and can be no
     # other than finite unless it overflows.
-    finite = not grads or any(_has_finite_norm(grads, order) for order in (2.0, math.inf))
-    return _sharded.agree(finite, groups)
+    return not grads or any(_has_finite_norm(grads, order) for order in (2.0, math.inf))
 
 
 @contextmanager
-def spoiled(groups: Groups) -> Iterator[None]:
-    """Let no gradient of the body be finite, so that all who look at gradients notice.
+def spoiled(groups: Groups, failure: str | None) -> Iterator[None]:
+    """After a failure, let no gradient of the body be finite, so that all who look notice.
 
     Replicas notice because theirs are averaged with ours, ``GradScaler`` because it looks.
     """
-    params = [p for group in groups for p in group["params"] if p.requires_grad]
-    hooks = [p.register_hook(lambda grad: grad * math.nan) for p in params]
+    if failure is None:
+        yield
+        return
+    params = [p for p in parameters(groups) if p.requires_grad]
+    hooks = [p.register_hook(lambda grad: grad * math.nan) for p in params]  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -52,11 +75,17 @@ def spoiled(groups: Groups) -> Iterator[None]:
 
 def set_aside(groups: Groups, sums: dict[Tensor, Tensor]) -> None:
     """Add the gradients to the sums of earlier ones, and clear them."""
-    for group in groups:
-        for p in group["params"]:
-            if p.grad is not None:
-                sums[p] = p.grad if p not in sums else sums[p].add_(p.grad)
-                p.grad = None
+    for p in parameters(groups):
+        if p.grad is not None:
+            sums[p] = p.grad if p not in sums else sums[p].add_(p.grad)
+            p.grad = None
+
+
+def bring_back(sums: dict[Tensor, Tensor]) -> None:
+    """Add what was set aside to the gradients, and leave nothing set aside."""
+    for p, grad in sums.items():
+        p.grad = grad if p.grad is None else p.grad.add_(grad)
+    sums.clear()
 
 
 def _has_finite_norm(tensors: list[Tensor], order: float) -> bool:

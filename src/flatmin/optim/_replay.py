@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,102 +14,96 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.utils._pytree import tree_leaves
 
-RandomState = tuple[Tensor, dict[int, Tensor]]
+from flatmin.optim._random import Random
+from flatmin.optim._state import State
+
+_numbers = itertools.count()
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Call:
-    """A forward of the first pass: the random state before it, and whether a backward followed."""
+    """A forward of the first pass: what it began with."""
 
-    random_state: RandomState
-    used: bool = False
+    random: Random
+    state: State
+    used: list[_Call]
+    number: int = field(default_factory=lambda: next(_numbers))
 
     def use(self, *_: Any) -> None:
-        self.used = True
+        """Count: a backward has come here."""
+        if self not in self.used:
+            self.used.append(self)
 
 
 class Replay:
-    """Buffers as the first pass left them, and the random numbers that it drew.
+    """The second pass sees what the first one saw, and leaves what that one left.
 
-    A hook in front of the model's ``forward`` notes the random state of each call in the first pass
-    and sets it again for the call of the same number in the second, so that dropout masks return.
+    A hook in front of the model's ``forward`` notes the random state and the state of the model
+    (``State``) at each call in the first pass. The second pass begins with the state of the first
+    call, and its calls with the random states of the first pass's, so that dropout masks return.
     Only calls that a backward reached count: they are what the gradient is made of, whatever else
-    was evaluated, and whenever the gradients were cleared.
-    Buffers (BatchNorm statistics among them) are copied back after the second pass.
+    was evaluated, and whenever the gradients were cleared. A call that no backward can reach any
+    more is forgotten with its graph, which alone holds it.
     """
 
     def __init__(self, model: nn.Module) -> None:
         """Attach to ``model`` for as long as this object lives."""
         self.model = model
-        self._tape: list[_Call] = []
+        self._used: list[_Call] = []
+        self._begun: _Call | None = None
         self._second: Iterator[_Call] | None = None
         for hook in (
-            model.register_forward_pre_hook(_Hook(self, "before_forward")),
+            # Ahead of hooks that change the state, as those of the old spectral_norm do.
+            model.register_forward_pre_hook(_Hook(self, "before_forward"), prepend=True),
             model.register_forward_hook(_Hook(self, "after_forward")),
         ):
             weakref.finalize(self, hook.remove)
 
     @contextmanager
     def second_pass(self) -> Iterator[None]:
-        """Replay inside; afterwards buffers and random state are those of before."""
-        buffers = [
-            (module, name, buffer, buffer.detach().clone())
-            for module in self.model.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-        state = self._random_state()
-        self._second = iter([call for call in self._tape if call.used])
+        """Replay inside; afterwards state and random numbers are those of before."""
+        calls = sorted(self._used, key=lambda call: call.number)
+        random, state = Random(self.model), State(self.model)
         try:
+            if calls:
+                calls[0].state.refuse_changes(state)
+                calls[0].state.put_back()
+            self._second = iter(calls)
             yield
         finally:
             self._second = None
             self.clear()
-            _set_random_state(state)
-            with torch.no_grad():
-                for module, name, buffer, value in buffers:
-                    buffer.copy_(value)
-                    module._buffers[name] = buffer
+            random.put_back()
+            state.put_back()
 
     def clear(self) -> None:
-        """Start anew, since the weights have changed."""
-        self._tape.clear()
+        """Start anew, since the weights have changed: what is still to be used is of before."""
+        self._used = []
 
     def forget(self) -> None:
         """Drop the calls whose gradients were dropped; a backward may yet reach the others."""
-        self._tape = [call for call in self._tape if not call.used]
+        self._used.clear()
 
     def before_forward(self, _: Any) -> None:
-        """Note or set the random state."""
-        if not self._counts():
+        """Note what is there, or set it."""
+        if not torch.is_grad_enabled():
             return
         if self._second is None:
+            self._begun = _Call(Random(self.model), State(self.model), self._used)
             # Activation checkpointing calls forward again in a backward: of use by its nature.
-            recomputes = torch._C._current_graph_task_id() != -1
-            self._tape.append(_Call(self._random_state(), used=recomputes))
+            if torch._C._current_graph_task_id() != -1:
+                self._begun.use()
         elif call := next(self._second, None):
-            _set_random_state(call.random_state)
+            call.random.put_back()
 
     def after_forward(self, output: Any) -> None:
         """Watch for the backward of a call of the first pass."""
-        if not self._counts() or self._second is not None or not self._tape:
+        call, self._begun = self._begun, None
+        if call is None:
             return
         for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                tensor.grad_fn.register_prehook(self._tape[-1].use)
-
-    def _counts(self) -> bool:
-        """Whether a forward can be of a pass: not without gradient, nor in eval mode."""
-        return torch.is_grad_enabled() and self.model.training
-
-    def _random_state(self) -> RandomState:
-        cuda: dict[int, Tensor] = {}
-        # Before that no parameter can be there, and the walk over them is saved.
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            places = {p.device for p in self.model.parameters()}
-            for index in sorted(d.index for d in places if d.type == "cuda"):
-                cuda[index] = torch.cuda.get_rng_state(index)
-        return torch.get_rng_state(), cuda
+                tensor.grad_fn.register_prehook(call.use)
 
 
 class _Hook:
@@ -129,10 +124,3 @@ class _Hook:
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
         return _Hook, ()
-
-
-def _set_random_state(state: RandomState) -> None:
-    cpu, cuda = state
-    torch.set_rng_state(cpu)
-    for device, value in cuda.items():
-        torch.cuda.set_rng_state(value, device)

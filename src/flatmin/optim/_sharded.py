@@ -38,6 +38,46 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local()  # type: ignore[attr-defined, no-any-return]
 
 
+def summed(grad: Tensor, like: Tensor) -> Tensor:
+    """A gradient that is spread as its parameter is.
+
+    Where each process holds a summand (of a norm layer under sequence parallelism, say), the
+    gradient is their sum.
+    """
+    where = spread(like)
+    if where is None or where == spread(grad):
+        return grad
+    return grad.redistribute(*where)  # type: ignore[attr-defined, no-any-return]
+
+
+def refuse_flat(params: Iterable[Tensor]) -> None:
+    """Refuse the parameters of FSDP1, of which each process sees a nameless stretch.
+
+    Raises:
+        TypeError: If there is one.
+    """
+    # Both kinds carry the mark: the flat ones, and the original ones that are views of them.
+    if any(hasattr(p, "_fsdp_flattened") for p in params):
+        raise TypeError(
+            "these parameters are shards of FullyShardedDataParallel (FSDP1), which look like "
+            "whole tensors, so that every norm would be that of a part; shard the model with "
+            "torch.distributed.fsdp.fully_shard (FSDP2), which is supported."
+        )
+
+
+def refuse_parts(spread: Spread | None, scale: object) -> None:
+    """Refuse a scale that has to see tensors whole where they are in parts.
+
+    Raises:
+        TypeError: If they are.
+    """
+    if spread is not None and not all(placement.is_replicate() for placement in spread[1]):
+        raise TypeError(
+            f"{type(scale).__name__} has to see whole tensors, and these are spread over "
+            "processes; use a scale that works number by number, as Identity and Elementwise do."
+        )
+
+
 def combine(norm: Tensor, spread: Spread | None, order: float) -> Tensor:
     """Norm of a whole spread tensor from the norm of this process's part."""
     if spread is None:
@@ -46,7 +86,7 @@ def combine(norm: Tensor, spread: Spread | None, order: float) -> Tensor:
 
     mesh, placements = spread
     over = Partial("max") if math.isinf(order) else Partial("sum")
-    how = [over if placement.is_shard() else Replicate() for placement in placements]
+    how = [Replicate() if placement.is_replicate() else over for placement in placements]
     part = norm if math.isinf(order) else norm.double() ** order
     whole = DTensor.from_local(part.to(mesh.device_type), mesh, how).full_tensor()
     return whole if math.isinf(order) else (whole ** (1.0 / order)).to(norm.dtype)

@@ -1,19 +1,28 @@
-"""A torch optimizer that shows another one's groups, state and hooks as its own."""
+"""A torch optimizer that shows another one's groups, state, hooks and methods as its own."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 
+from flatmin.optim import _sharded
+from flatmin.optim._gradients import parameters
+from flatmin.optim._visit import Visit
+
 # The base owns its hooks; the wrapper shows the same dictionaries, so that each fires once.
-_HOOKS = (
-    "_optimizer_step_pre_hooks",
-    "_optimizer_step_post_hooks",
-    "_optimizer_state_dict_pre_hooks",
-    "_optimizer_state_dict_post_hooks",
-    "_optimizer_load_state_dict_pre_hooks",
-    "_optimizer_load_state_dict_post_hooks",
+_HOOKS = frozenset(
+    {
+        "_optimizer_step_pre_hooks",
+        "_optimizer_step_post_hooks",
+        "_optimizer_state_dict_pre_hooks",
+        "_optimizer_state_dict_post_hooks",
+        "_optimizer_load_state_dict_pre_hooks",
+        "_optimizer_load_state_dict_post_hooks",
+    }
 )
 
 
@@ -21,10 +30,18 @@ class Wrapper(Optimizer):
     """The part of a wrapper that only points to its base.
 
     The base owns groups, state, defaults and hooks. They are read through properties rather than
-    copied, since ``load_state_dict`` of the base, called by whomever, replaces them.
+    copied, since ``load_state_dict`` of the base, called by whomever, replaces them. What the base
+    can do beyond a torch optimizer (``train()`` and ``eval()`` of schedule-free ones,
+    ``consolidate_state_dict`` of sharded ones) is found there too. Own are only the settings that
+    each group has beside the base's, and how far a visit to the perturbed point is.
     """
 
     base: Optimizer
+    _visit: Visit
+    _group_defaults: dict[str, float]
+
+    # A fused base unscales gradients itself, if a scaler hands it the scale; ours come first.
+    _step_supports_amp_scaling = False
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -53,10 +70,65 @@ class Wrapper(Optimizer):
     def defaults(self, defaults: dict[str, Any]) -> None:
         self.base.defaults = defaults
 
+    def __getattr__(self, name: str) -> Any:
+        # Private names stay the base's own: frameworks read and set them on what they are given.
+        if name in _HOOKS or not name.startswith("_"):
+            for optimizer in _layers(self.__dict__.get("base")):
+                try:
+                    return getattr(optimizer, name)
+                except AttributeError:
+                    continue
+        base = type(self.__dict__.get("base")).__name__
+        raise AttributeError(f"neither {type(self).__name__} nor {base} has {name!r}.")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the base optimizer.
+
+        Args:
+            param_group: As in torch; ``sam_rho`` and the like are filled in where missing.
+        """
+        self.base.add_param_group(param_group)
+        try:
+            self._complete_groups()
+        except Exception:
+            del self.param_groups[-1]
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base optimizer's state, which is all there is.
+
+        Returns:
+            A dictionary that the base optimizer can load too.
+
+        Raises:
+            RuntimeError: If called inside ``perturbed()``.
+        """
+        self._refuse_inside("state_dict()")
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of a wrapper or of a bare base optimizer.
+
+        Args:
+            state_dict: What ``state_dict`` of either gave. Where it says nothing about rho and the
+                like, each group keeps its own.
+
+        Raises:
+            RuntimeError: If called inside ``perturbed()``.
+        """
+        self._refuse_inside("load_state_dict()")
+        own = [{key: group[key] for key in self._group_defaults} for group in self.param_groups]
+        self.base.load_state_dict(state_dict)
+        for group, settings in zip(self.param_groups, own, strict=True):
+            group.update({**settings, **group})
+        self._complete_groups()
+
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what schedulers and hooks have hung on this instance."""
-        dropped = {"step", "_opt_called", *_HOOKS}
-        return {key: value for key, value in self.__dict__.items() if key not in dropped}
+        """Everything but what hangs on this instance: of schedulers, and on its parameters."""
+        self._refuse_inside("deepcopy or pickle")
+        dropped = {"step", "_opt_called"}
+        own = {key: value for key, value in self.__dict__.items() if key not in dropped}
+        return {**own, "_visit": self._visit.settled()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -64,5 +136,56 @@ class Wrapper(Optimizer):
 
     def _adopt(self, base: Optimizer) -> None:
         self.base = base
-        for hooks in _HOOKS:
-            setattr(self, hooks, getattr(base, hooks))
+
+    def _complete_groups(self) -> None:
+        """Fill in each group's own settings; what cannot be right is refused before it is used."""
+        _sharded.refuse_flat(parameters(self.param_groups))
+        for group in self.param_groups:
+            for key, value in self._group_defaults.items():
+                group.setdefault(key, value)
+
+    def _refuse_inside(self, method: str) -> None:
+        if self._visit.open:
+            raise RuntimeError(
+                f"{method} was called inside perturbed(), where the weights are not the model's "
+                "own; leave the block first."
+            )
+
+
+def check_base(base: object, wrapper: str) -> None:
+    """Refuse what no wrapper can stand around.
+
+    Raises:
+        TypeError: If it is no optimizer, is a wrapper itself, or cannot step without a closure.
+    """
+    if isinstance(base, Wrapper) or not isinstance(base, Optimizer):
+        got = base.__name__ if isinstance(base, type) else type(base).__name__
+        raise TypeError(
+            f"base must be an instance of an ordinary torch optimizer, got {got}; write "
+            f"{wrapper}(torch.optim.SGD(model.named_parameters(), lr=0.1))."
+        )
+    step = inspect.signature(type(base).step).parameters.get("closure")
+    if step is not None and step.default is step.empty:
+        raise TypeError(
+            f"{type(base).__name__} needs a closure of its own to step, which would run at the "
+            f"unperturbed weights; wrap an optimizer that steps with the gradients it is given."
+        )
+
+
+def check_model(model: object) -> None:
+    """Refuse what is no module.
+
+    Raises:
+        TypeError: If it is something else than a module or None.
+    """
+    if model is not None and not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+
+
+def _layers(optimizer: Any) -> Iterator[Any]:
+    """An optimizer and those that it is wrapped around: they may keep hooks for it."""
+    seen: list[Any] = []
+    while isinstance(optimizer, Optimizer) and not any(optimizer is other for other in seen):
+        seen.append(optimizer)
+        yield optimizer
+        optimizer = vars(optimizer).get("optimizer")

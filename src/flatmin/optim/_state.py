@@ -1,0 +1,185 @@
+"""What a forward may write beside the weights: kept at one moment, put back at another."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Namespace = dict[str, Any]
+PutBack = Callable[[], object]
+
+# What torch keeps in every module: structure, hooks and mode, which are not a forward's to write.
+_STRUCTURE = frozenset(vars(nn.Module()))
+
+# Frozen tensors that a forward may write (momentum encoders, teachers) are copies of what trains.
+# Where far more is frozen, it is a backbone, and a copy of it would cost more than all the rest.
+_AT_MOST = 2
+
+
+class State:
+    """Buffers, frozen parameters and plain attributes of a model, as they are now.
+
+    Attributes are bound to what they were bound to, and tensors, arrays, lists, dictionaries, sets,
+    deques and generators among them hold again what they held. Attributes of torch's own modules
+    are settings, unless a hook may write them, as that of the old ``weight_norm`` does.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Keep the state of ``model``."""
+        self._bindings: list[tuple[Namespace, Namespace]] = []
+        self._contents: list[PutBack] = []
+        tensors: dict[Tensor, None] = {}
+        for module in model.modules():
+            for namespace in _namespaces(module):
+                bound = {k: v for k, v in namespace.items() if k not in _STRUCTURE}
+                self._bindings.append((namespace, bound))
+                for value in bound.values():
+                    if isinstance(value, Tensor):
+                        tensors[value] = None
+                    elif type(value) in _KEEPERS:
+                        self._contents.append(_KEEPERS[type(value)](value))
+        self._norms = _norms(model)
+        if not self._norms:
+            tensors.update((p, None) for p in model.parameters() if not p.requires_grad)
+        self._tensors = [t for t in tensors if t.grad_fn is None and not t.requires_grad]
+        with torch.no_grad():
+            self._values = [t.detach().clone() for t in self._tensors]
+
+    def put_back(self) -> None:
+        """Let the model be as it was."""
+        for namespace, bound in self._bindings:
+            for name in [n for n in namespace if n not in bound and n not in _STRUCTURE]:
+                del namespace[name]
+            for name, value in bound.items():
+                if namespace.get(name) is not value or name not in namespace:
+                    namespace[name] = value
+        for put_back in self._contents:
+            put_back()
+        with torch.no_grad():
+            for tensor, value in zip(self._tensors, self._values, strict=True):
+                _write(tensor, value)
+
+    def refuse_changes(self, now: State) -> None:
+        """Notice a forward that writes frozen parameters of which there is no copy.
+
+        Args:
+            now: The state some time later.
+
+        Raises:
+            RuntimeError: If one has changed.
+        """
+        for name, before in self._norms.items():
+            after = now._norms.get(name, before)
+            if before != after and not (math.isnan(before) and math.isnan(after)):
+                raise RuntimeError(
+                    f"the forward writes the frozen parameter {name!r}, and the second pass would "
+                    f"begin from what the first one wrote; more than {_AT_MOST} times as much is "
+                    "frozen as trains, so no copy is kept: make it a buffer, of which one is."
+                )
+
+
+def _namespaces(module: nn.Module) -> Iterator[Namespace]:
+    """Where a module keeps what its forward may write."""
+    if module._buffers:
+        yield module._buffers
+    kind: Any = type(module)
+    if _is_own(kind) or (module._forward_pre_hooks and kind.__module__.startswith("torch.nn.mod")):
+        yield vars(module)
+
+
+@functools.cache
+def _is_own(kind: Any) -> bool:
+    """Whether a module is of a class that is not torch's."""
+    return any(
+        issubclass(c, nn.Module) and c.__module__.partition(".")[0] != "torch" for c in kind.mro()
+    )
+
+
+def _norms(model: nn.Module) -> dict[str, float]:
+    """By what a change of frozen parameters is noticed that are too many to be copied."""
+    frozen, trained = {}, 0
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            trained += p.numel()
+        else:
+            frozen[name] = p.detach()
+    if sum(t.numel() for t in frozen.values()) <= _AT_MOST * trained:
+        return {}
+    by_device: dict[torch.device, dict[str, Tensor]] = {}
+    for name, t in frozen.items():
+        if t.dtype in _WITH_NORMS and t.numel():
+            by_device.setdefault(t.device, {})[name] = t
+    norms: dict[str, float] = {}
+    for tensors in by_device.values():
+        found = torch.stack([n.double() for n in torch._foreach_norm(list(tensors.values()))])
+        norms.update(zip(tensors, found.tolist(), strict=True))
+    return norms
+
+
+_WITH_NORMS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def _write(tensor: Tensor, value: Tensor) -> None:
+    if tensor.shape != value.shape or tensor.dtype != value.dtype:
+        tensor.data = value
+    elif not (tensor.is_inference() or _is_expanded(tensor)):
+        # By ``data``: a graph of this pass may hold a buffer, which is not the worse for it.
+        tensor.data.copy_(value)
+    elif not torch.equal(tensor, value):  # expanded, or made in inference mode, yet written
+        with torch.inference_mode(tensor.is_inference()):
+            tensor.copy_(value)
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    """Whether several numbers lie in one place, so that torch refuses to write them."""
+    return tensor.layout is torch.strided and any(
+        size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+
+
+def _keep_list(value: Any) -> PutBack:
+    kept = list(value)
+
+    def put_back() -> None:
+        value.clear()
+        value.extend(kept)
+
+    return put_back
+
+
+def _keep_dict(value: Any) -> PutBack:
+    kept = value.copy()
+
+    def put_back() -> None:
+        value.clear()
+        value.update(kept)
+
+    return put_back
+
+
+def _keep_array(value: Any) -> PutBack:
+    kept = value.copy()
+    return lambda: np.copyto(value, kept)
+
+
+def _keep_generator(value: torch.Generator) -> PutBack:
+    kept = value.get_state()
+    return lambda: value.set_state(kept)
+
+
+_KEEPERS: dict[type, Callable[[Any], PutBack]] = {
+    list: _keep_list,
+    deque: _keep_list,
+    dict: _keep_dict,
+    OrderedDict: _keep_dict,
+    set: _keep_dict,
+    np.ndarray: _keep_array,
+    torch.Generator: _keep_generator,
+}

@@ -1,0 +1,125 @@
+"""How far the visit to the perturbed point is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flatmin.optim._report import StepReport
+
+
+class Probe:
+    """Tells whether gradients are added to those that were there before.
+
+    A hook on one parameter looks, at the next gradient that comes for it, whether an earlier one
+    is still in its place. However it was cleared, dropped or filled with zeros, is seen there.
+    """
+
+    __torch_unserializable__ = True  # torch warns of hooks that a pickled tensor loses
+
+    def __init__(self, params: Iterable[Tensor]) -> None:
+        """Watch the first parameter that has a gradient."""
+        self.added: bool | None = None
+        watched = (p for p in params if p.grad is not None and p.requires_grad and p.is_leaf)
+        self.param = next(watched, None)
+        self._handle: Any = None
+        if self.param is not None:
+            self._handle = self.param.register_hook(self)  # type: ignore[no-untyped-call]
+
+    def __call__(self, _: Tensor) -> None:
+        earlier = self.param.grad if self.param is not None else None
+        self.added = earlier is not None and _is_anything(earlier)
+        if not self.added:  # else it may yet be cleared before the next one comes
+            self.close()
+
+    def close(self) -> None:
+        """Watch no longer."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+
+@dataclass(slots=True)
+class Visit:
+    """One shared object rather than attributes of the optimizer.
+
+    Frameworks wrap optimizers in objects that read through to ours but keep what is assigned to
+    themselves.
+
+    Attributes:
+        open: Whether the weights are perturbed now.
+        climbed: Whether the gradients in place were made at a perturbed point.
+        ever: Whether any was.
+        failure: Why the next step is to be skipped.
+        earlier: Inside ``micro_batches()``, the gradients that were there before.
+        parts: Inside ``micro_batches()``, the sums of the parts so far.
+        probe: Watches what becomes of gradients that have been used.
+        cleared: Whether ``zero_grad`` was called since a closure was entered.
+        told: The warnings that were given; each is given once.
+        report: Of the last climb.
+    """
+
+    open: bool = False
+    climbed: bool = False
+    ever: bool = False
+    failure: str | None = None
+    earlier: dict[Tensor, Tensor] = field(default_factory=dict)
+    parts: dict[Tensor, Tensor] | None = None
+    probe: Probe | None = None
+    cleared: bool = False
+    told: set[str] = field(default_factory=set)
+    report: StepReport | None = None
+
+    def watch(self, params: Iterable[Tensor]) -> None:
+        """Notice whether what comes is added to the gradients of now."""
+        self.forget()
+        self.probe = Probe(params)
+
+    def forget(self) -> None:
+        """Nothing that has been used is in place any more."""
+        if self.probe is not None:
+            self.probe.close()
+        self.probe = None
+
+    def reset(self) -> None:
+        """The gradients in place were not made in a block, if there are any."""
+        self.climbed, self.failure = False, None
+
+    def add_rise(self, loss: Any, worst: Any) -> None:
+        """Complete the report with the losses of both passes."""
+        if self.report is not None and isinstance(loss, Tensor) and isinstance(worst, Tensor):
+            self.report = replace(self.report, rise=(worst - loss).detach())
+
+    def settled(self) -> Visit:
+        """A copy for another optimizer: without what hangs on this one's parameters."""
+        return Visit(
+            climbed=self.climbed,
+            ever=self.ever,
+            failure=self.failure,
+            told=set(self.told),
+            report=self.report,
+        )
+
+    @property
+    def added(self) -> bool:
+        """Whether gradients that had been used were added to, and are there still."""
+        probe = self.probe
+        if probe is None or probe.param is None:
+            return False
+        return bool(probe.added) and probe.param.grad is not None
+
+    def tell(self, sentence: str) -> None:
+        """Warn, once."""
+        if sentence not in self.told:
+            self.told.add(sentence)
+            warnings.warn(sentence, RuntimeWarning, stacklevel=3)
+
+
+def _is_anything(grad: Tensor) -> bool:
+    values = grad.coalesce().values() if grad.is_sparse else grad
+    return bool(torch.count_nonzero(values.detach()))
