@@ -113,6 +113,29 @@ def test_fsdp_event(found: list[Any]) -> None:
         assert steps == [(0.0, 1), (0.0, 1)]
 
 
+def test_fsdp_closure(found: list[Any]) -> None:
+    for one in found:
+        assert one["gap"] <= BOUND
+        assert "added to gradients that were there before" in one["refused"]
+
+
+def test_fsdp1(found: list[Any]) -> None:
+    """Refused by name, with the remedy."""
+    for said in found:
+        assert len(said) == 2 * len(VARIANTS)
+        assert all("FSDP1" in why and "fully_shard" in why for why in said.values())
+
+
+def test_sequence_parallel(found: list[Any]) -> None:
+    for gaps in found:
+        assert len(gaps) == len(VARIANTS) * len(two_processes.ORDERS)
+        assert max(gaps.values()) <= BOUND
+
+
+def test_whole_tensors(found: list[Any]) -> None:
+    assert all("Filterwise has to see whole tensors" in why for why in found)
+
+
 def test_examples(found: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Both end where one process ends with the whole batches."""
     monkeypatch.syspath_prepend(EXAMPLES)

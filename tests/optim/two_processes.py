@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -240,122 +239,6 @@ def ddp_statistics(rank: int) -> Any:
     return same_stream and all(torch.equal(a, b) for a, b in pairs)
 
 
-# FSDP2
-
-
-def sharded(policy: MixedPrecisionPolicy | None = None, dtype: torch.dtype = torch.float64) -> Any:
-    model = network(dtype)
-    options = {"mp_policy": policy} if policy else {}
-    for layer in model:
-        if isinstance(layer, nn.Linear):
-            fully_shard(layer, **options)
-    return fully_shard(model, **options)
-
-
-@check
-def fsdp_equals_one_process(rank: int) -> dict[str, float]:
-    gaps = {}
-    for variant in VARIANTS:
-        for p in ORDERS:
-            model = sharded()
-            optimizer = optimizer_of(variant, model, p=p)
-            steps = 30 if (variant, p) == ("ASAM", 2.0) else 3
-            for i in range(steps):
-                step(optimizer, model, *mine(rank, *batch(i)))
-            gaps[f"{variant} p={p}"] = gap(vector(model), alone(variant, "SGD", steps, p=p))
-    return gaps
-
-
-def alone_in_single(policy_steps: int) -> Tensor:
-    """One process doing what the policy says: compute in float32, average in float64."""
-    model = network()
-    optimizer = optimizer_of("SAM", model)
-
-    def backward(x: Tensor, y: Tensor) -> None:
-        for rank in range(WORLD):
-            single = {name: p.float() for name, p in model.named_parameters()}
-            part, targets = mine(rank, x.float(), y)
-            outputs = torch.func.functional_call(model, single, (part,))
-            (nn.functional.cross_entropy(outputs, targets) / WORLD).backward()
-
-    for i in range(policy_steps):
-        optimizer.zero_grad()
-        backward(*batch(i))
-        with optimizer.perturbed():
-            backward(*batch(i))
-        optimizer.step()
-    return vector(model)
-
-
-@check
-def fsdp_mixed_precision(rank: int) -> float:
-    model = sharded(MixedPrecisionPolicy(torch.float32, torch.float64))
-    optimizer = optimizer_of("SAM", model)
-    for i in range(30):
-        step(optimizer, model, *mine(rank, *batch(i)))
-    return gap(vector(model), alone_in_single(30))
-
-
-@check
-def fsdp_restores(rank: int) -> dict[str, bool]:
-    """With lr = 0, an event on one process and an exception on both: every bit, in its place."""
-    found = {}
-    for name, policy in (("plain", None), ("mixed", MixedPrecisionPolicy(torch.bfloat16))):
-        model = sharded(policy, torch.float32)
-        optimizer = optimizer_of("ASAM", model, lr=0.0)
-        places = [p.to_local().data_ptr() for p in model.parameters()]
-        before = [p.to_local().clone() for p in model.parameters()]
-        moved = False
-        for i in range(10):
-            x, y = mine(rank, *batch(i, torch.float32))
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x).float(), y).backward()
-            if i == 2 and rank == 1:
-                model[0].weight.grad.to_local()[0, 0] = math.inf
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    with optimizer.perturbed():
-                        here = [p.to_local() for p in model.parameters()]
-                        moved |= not all(map(torch.equal, here, before))
-                        nn.functional.cross_entropy(model(x).float(), y).backward()
-                        if i == 4:
-                            raise KeyError
-                        if i == 6 and rank == 0:
-                            model[0].weight.grad.to_local()[0, 0] = math.nan
-                    optimizer.step()
-            except KeyError:
-                pass
-        after = [p.to_local() for p in model.parameters()]
-        found[name] = all(map(torch.equal, before, after)) and moved
-        found[name] &= places == [p.to_local().data_ptr() for p in model.parameters()]
-    return found
-
-
-@check
-def fsdp_event(rank: int) -> Any:
-    """An event on one process skips the step on both, with a warning on both."""
-    steps = []
-    for where in ("first", "second"):
-        model = sharded(dtype=torch.float32)
-        optimizer = optimizer_of("SAM", model)
-        before = vector(model)
-        x, y = mine(rank, *batch(0, torch.float32))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            nn.functional.cross_entropy(model(x), y).backward()
-            if where == "first" and rank == 1:
-                model[0].weight.grad.to_local()[0, 0] = math.inf
-            with optimizer.perturbed():
-                nn.functional.cross_entropy(model(x), y).backward()
-                if where == "second" and rank == 1:
-                    model[0].weight.grad.to_local()[0, 0] = math.inf
-            optimizer.step()
-        told = sum("skipped a step" in str(w.message) for w in caught)
-        steps.append((gap(before, vector(model)), told))
-    return steps
-
-
 @check
 def examples(rank: int) -> dict[str, Any]:
     """The recipes, as a user runs them, with the process group that is already there."""
@@ -370,6 +253,9 @@ def work(rank: int, folder: str, paths: list[str]) -> None:
     import sys
 
     sys.path[:0] = paths
+    import two_shards  # its checks are registered here too
+
+    assert two_shards.CHECKS is CHECKS
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
