@@ -37,21 +37,16 @@ def train() -> nn.Module:
 def train_m_sharpness() -> nn.Module:
     """Return the model trained with a perturbation for each part; m is the size of a part."""
     model = network()
-    params = list(model.parameters())
     base = torch.optim.SGD(model.named_parameters(), lr=0.1, momentum=0.9)
     optimizer = SAM(base, rho=RHO, model=model)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
     for batch in batches():
-        total = [torch.zeros_like(p) for p in params]
-        for part in parts_of(*batch):
-            optimizer.zero_grad()
-            loss_of(model, *part).backward()
-            with optimizer.perturbed():
+        optimizer.zero_grad()
+        with optimizer.micro_batches():
+            for part in parts_of(*batch):
                 (loss_of(model, *part) / PARTS).backward()
-            for t, p in zip(total, params, strict=True):
-                t += p.grad
-        for t, p in zip(total, params, strict=True):
-            p.grad = t
+                with optimizer.perturbed():
+                    (loss_of(model, *part) / PARTS).backward()
         optimizer.step()
         scheduler.step()
     return model

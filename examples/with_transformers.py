@@ -1,6 +1,7 @@
 """The Trainer of transformers: one method to override, since it steps without a closure.
 
-Leave ``gradient_accumulation_steps`` at one: each call of ``training_step`` is a whole step here.
+With ``gradient_accumulation_steps`` each part of a batch climbs for itself (m-sharpness), and the
+step is made of the sum.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ class SharpTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Run both passes; return the loss of the first."""
-        loss: Tensor = super().training_step(*args, **kwargs)
-        with self.optimizer.optimizer.perturbed():
-            super().training_step(*args, **kwargs)
+        optimizer = self.optimizer.optimizer
+        with optimizer.micro_batches():
+            loss: Tensor = super().training_step(*args, **kwargs)
+            with optimizer.perturbed():
+                super().training_step(*args, **kwargs)
         return loss
 
 
@@ -50,8 +53,8 @@ class Examples(IterableDataset):  # type: ignore[type-arg]
                 yield {"inputs": x, "labels": y}
 
 
-def train() -> nn.Module:
-    """Return the trained model."""
+def train(parts: int = 1) -> nn.Module:
+    """Return the model trained with each batch in so many parts."""
     model = Classifier()
     base = torch.optim.SGD(model.named_parameters(), lr=0.1, momentum=0.9)
     optimizer = SAM(base, rho=RHO, model=model)
@@ -60,7 +63,8 @@ def train() -> nn.Module:
         settings = TrainingArguments(
             output_dir=folder,
             max_steps=12,
-            per_device_train_batch_size=8,
+            per_device_train_batch_size=8 // parts,
+            gradient_accumulation_steps=parts,
             max_grad_norm=0.0,
             use_cpu=True,
             report_to=[],
@@ -77,3 +81,4 @@ def train() -> nn.Module:
 
 if __name__ == "__main__":
     report(train())
+    report(train(parts=2))

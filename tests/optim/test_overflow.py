@@ -155,6 +155,62 @@ def test_every_gradient_of_the_body_is_spoiled_before_it_is_accumulated() -> Non
     assert [bool(nan) for nan in seen] == [False, True, False, False]
 
 
+@pytest.mark.parametrize("closure", [False, True])
+@pytest.mark.parametrize("rho", [0.1, 0.0])
+def test_a_group_outside_the_ball_is_looked_at_too(rho: float, closure: bool) -> None:
+    """In the first pass as in the second; with a closure both passes are one where none climbs."""
+    a, b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    groups = [{"params": [a]}, {"params": [b], "sam_rho": 0.0}]
+    optimizer = SAM(torch.optim.SGD(groups, lr=0.1), rho=rho)
+    passes = iter([math.nan, 1.0])
+
+    def evaluate() -> Tensor:
+        optimizer.zero_grad()
+        loss = (a + b * next(passes)).sum()
+        loss.backward()
+        return loss
+
+    if closure and rho == 0.0:
+        optimizer.step(evaluate)
+        assert b.isnan().all()  # as the base alone
+        return
+    with pytest.warns(RuntimeWarning, match="at the weights was not finite"):
+        if closure:
+            optimizer.step(evaluate)
+        else:
+            evaluate()
+            with optimizer.perturbed():
+                (a + b * next(passes)).sum().backward()
+            optimizer.step()
+    assert (a.item(), b.item()) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("bad", [1.0, math.nan])
+def test_a_sparse_gradient_without_numbers(bad: float) -> None:
+    torch.manual_seed(0)
+    bag, head = nn.EmbeddingBag(10, 4, sparse=True, mode="sum"), nn.Linear(4, 3)
+    model = nn.ModuleList([bag, head])
+    optimizer = build("SAM", "SGD", model, rho=0.5, lr=0.1)
+    nothing = torch.tensor([], dtype=torch.long), torch.tensor([0, 0])
+
+    def backward(factor: float) -> None:
+        targets = torch.tensor([0, 1])
+        (nn.functional.cross_entropy(head(bag(*nothing)), targets) * factor).backward()
+
+    before = bits(model)
+    optimizer.param_groups[0]["weight_decay"] = 0.0  # which takes no sparse gradients
+    backward(1.0)
+    with optimizer.perturbed():
+        backward(bad)
+    if math.isnan(bad):
+        with pytest.warns(RuntimeWarning, match="at the perturbed point was not finite"):
+            optimizer.step()
+        assert_same_bits(before, model)
+    else:
+        optimizer.step()
+        assert bits(model) != before
+
+
 class Onlooker:
     """A framework's wrapper: reads through to the optimizer, keeps what is assigned to itself."""
 

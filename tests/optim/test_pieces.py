@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 
 from cases import VARIANTS
 from flatmin.ball import Ball
-from flatmin.optim import _fused, _pieces
-from flatmin.scale import Elementwise
+from flatmin.optim import SAM, _fused, _pieces
+from flatmin.scale import Elementwise, Filterwise, Layerwise
 
 # Large and small, of one shape and of many, contiguous and not, weights and biases.
 SHAPES = {
@@ -176,3 +177,70 @@ def test_overlapping_parameters_come_back() -> None:
     with optimizer.perturbed():
         assert not torch.equal(memory, before)
     assert torch.equal(memory, before)
+
+
+# Scales that look at names, or at whole tensors
+
+
+@dataclass(frozen=True)
+class ByName:
+    """Moves what has a word in its name, in proportion to its place in the alphabet."""
+
+    word: str = "norm"
+
+    def __call__(self, params: Any, *, leading: int = 0) -> dict[str, Tensor]:
+        return {
+            name: torch.full_like(w, float(ord(name[0])) if self.word in name else 0.0)
+            for name, w in params.items()
+        }
+
+
+def named_shapes() -> list[tuple[str, nn.Parameter]]:
+    """Small ones of one shape, which would be stacked, and large ones, which would be cut."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {f"{kind}{i}.weight": (12, 12) for i in range(6) for kind in ("lin", "norm")}
+    shapes |= {"a.norm": (600, 500), "b.lin": (600, 500), "c.norm.bias": (12,)}
+    named = []
+    for name, shape in shapes.items():
+        p = nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64))
+        p.grad = torch.randn(shape, generator=generator, dtype=torch.float64)
+        named.append((name, p))
+    return named
+
+
+WHOLE = [ByName(), Filterwise(), Layerwise()]
+
+
+@pytest.mark.parametrize("fused", [False, pytest.param(True, marks=[pytest.mark.slow, warned])])
+@pytest.mark.parametrize("p", [1.5, 2.0, math.inf])
+@pytest.mark.parametrize("scale", WHOLE, ids=lambda scale: type(scale).__name__)
+def test_a_scale_sees_each_tensor_whole_by_its_own_name(scale: Any, p: float, fused: bool) -> None:
+    class Scaled(SAM):
+        def _ball(self, group: dict[str, Any]) -> Ball:
+            return Ball(group["sam_rho"], self.p, scale)
+
+    named = named_shapes()
+    params = {name: w.detach().clone() for name, w in named}
+    grads = {name: w.grad.clone() for name, w in named}
+    optimizer = Scaled(torch.optim.SGD(named, lr=1.0), rho=0.5, p=p, fused=fused)
+    with optimizer.perturbed():
+        found = {name: w.detach() - params[name] for name, w in named}
+    expected = Ball(0.5, p, scale).shift(params, grads)
+    for name, shift in expected.items():
+        torch.testing.assert_close(found[name], shift, rtol=1e-10, atol=1e-13)
+
+
+def test_stacking_by_kind_alone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the scale had said that all parameters are alike."""
+    monkeypatch.setattr(ByName, "alike", lambda self, name: True, raising=False)
+    with pytest.raises(AssertionError):
+        test_a_scale_sees_each_tensor_whole_by_its_own_name(ByName(), 2.0, False)
+
+
+def test_two_models_with_the_same_names_in_one_group() -> None:
+    """Each parameter moves; a scale by name is shown the name of the first as it is."""
+    twice = [*named_shapes(), *named_shapes()]
+    optimizer = SAM(torch.optim.SGD(twice, lr=1.0), rho=0.5)
+    before = [p.detach().clone() for _, p in twice]
+    with optimizer.perturbed():
+        assert all((p != old).any() for (_, p), old in zip(twice, before, strict=True))

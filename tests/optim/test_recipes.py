@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import logging
 import os
@@ -91,6 +92,65 @@ def test_frameworks(name: str, plain: Tensor, caplog: pytest.LogCaptureFixture) 
         pytest.skip(f'{library} is not installed; pip install "flatmin[integrations]"')
     caplog.set_level(logging.ERROR)
     assert torch.equal(vector(recipe(name).train()), plain)
+
+
+@pytest.fixture
+def in_parts() -> Tensor:
+    return vector(recipe("accumulation").train_m_sharpness())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves
+def test_lightning_in_parts(in_parts: Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("lightning", reason='pip install "flatmin[integrations]"')
+    caplog.set_level(logging.ERROR)
+    assert torch.equal(vector(recipe("with_lightning").train_in_parts()), in_parts)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves
+def test_transformers_in_parts(in_parts: Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("transformers", reason='pip install "flatmin[integrations]"')
+    caplog.set_level(logging.ERROR)
+    assert torch.equal(vector(recipe("with_transformers").train(parts=2)), in_parts)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves
+def test_lightning_refuses_to_drop_parts(caplog: pytest.LogCaptureFixture) -> None:
+    """Its own accumulation hands over a closure that adds to what is there."""
+    pytest.importorskip("lightning", reason='pip install "flatmin[integrations]"')
+    caplog.set_level(logging.ERROR)
+    module, task = recipe("with_lightning"), recipe("task")
+    data = torch.utils.data.DataLoader(task.batches(), batch_size=None)
+    with pytest.raises(RuntimeError, match=r"the closure added to gradients"):
+        module.fit(module.Classifier(), data, accumulate_grad_batches=2)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves
+def test_lightning_logs_the_loss_at_the_weights(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    pytest.importorskip("lightning", reason='pip install "flatmin[integrations]"')
+    from lightning.pytorch.loggers import CSVLogger
+
+    caplog.set_level(logging.ERROR)
+    module, task = recipe("with_lightning"), recipe("task")
+    seen: list[float] = []
+
+    class Watched(module.Classifier):
+        def training_step(self, batch: tuple[Tensor, Tensor], i: int) -> Tensor:
+            loss = super().training_step(batch, i)
+            seen.append(loss.item())
+            return loss
+
+    data = torch.utils.data.DataLoader(task.batches(), batch_size=None)
+    module.fit(Watched(), data, logger=CSVLogger(tmp_path), log_every_n_steps=1)
+    (table,) = tmp_path.rglob("metrics.csv")
+    logged = [float(row["loss"]) for row in csv.DictReader(table.open()) if row["loss"]]
+    assert logged == pytest.approx(seen[::2], rel=1e-5)  # the logger writes float32
+    assert len(logged) == 12 and logged != pytest.approx(seen[1::2], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["plain", "closure", "amp", "accumulation"])
