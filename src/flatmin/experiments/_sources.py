@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from flatmin._streams import stream
 from flatmin.data import Batches, ImageSet, load_cifar10, load_cifar100, load_digits
 from flatmin.experiments._subject import one_line
 from flatmin.objective._batches import Examples, apply, regroup
 from flatmin.train import CheckpointError, load_checkpoint, newest_checkpoint
 from flatmin.train.networks import build_network
+from flatmin.train.parts import hold_out
 
 _PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -71,7 +73,8 @@ def load_batches(
     Args:
         text: Folder of CIFAR, or ``module:callable`` that returns batches; None for the digits.
         dataset: ``cifar10`` or ``cifar100``: what is in the folder.
-        part: ``train`` or ``test``; a function's batches are taken as they come.
+        part: ``train`` or ``test``; of a checkpoint's own images, ``train`` are those it was
+            trained on, without the held-out ones. A function's batches are taken as they come.
         examples: How many, at most.
         batch_size: In each batch.
         seed: Chooses the images.
@@ -95,10 +98,12 @@ def load_batches(
             ) from error
     else:
         images = _images(text, dataset, fingerprint)[part == "test"]
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        seen = None if fingerprint is None else images.fingerprint() in fingerprint.get("data", [])
+        if fingerprint is not None and seen and part == "train":
+            images, _ = hold_out(images, fingerprint["config"].get("validation", 0))
+        order = torch.randperm(len(images), generator=stream("examples", seed))
         chosen = images.subset(order[:examples])
         batches = list(Batches(chosen, min(batch_size, len(chosen)), shuffle=False))
-        seen = None if fingerprint is None else images.fingerprint() in fingerprint.get("data", [])
         facts = {"source": images.source, "part": part, "seen_in_training": seen}
     facts["examples"] = sum(len(targets) for _, targets in batches)
     if not facts["examples"]:
