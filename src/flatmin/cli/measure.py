@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import mse_loss
 
 from flatmin.ball import Ball
 from flatmin.experiments._files import require_writable, write_atomically
@@ -25,11 +26,12 @@ from flatmin.experiments._measuring import (
     scale_name,
 )
 from flatmin.experiments._options import check_device
+from flatmin.experiments._own_targets import could_be_classes
 from flatmin.experiments._progress import progress
 from flatmin.experiments._provenance import provenance
 from flatmin.experiments._sources import load_batches, load_network
 from flatmin.experiments._style import house_style
-from flatmin.experiments._subject import Subject, fit, scalings_of
+from flatmin.experiments._subject import Subject, fit, made_in, scalings_of
 from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise, Scale
 
 SCALES = ("elementwise", "identity", "filterwise", "layerwise")
@@ -93,7 +95,13 @@ def main(arguments: argparse.Namespace) -> int:
     if data.get("seen_in_training") is False:
         _say("the network was not trained on these images; --data names others.")
     subject = fit(model, batches, torch.device(arguments.device), PRECISIONS[arguments.precision])
-    record = _record(arguments, subject, balls, facts, data)
+    if subject.loss is mse_loss and any(could_be_classes(t) for _, t in subject.batches):
+        _say(
+            "the targets are in floating point, so the loss is the mean squared error; if they "
+            "name classes, return integers for cross-entropy."
+        )
+    with made_in(PRECISIONS[arguments.precision]):
+        record = _record(arguments, subject, balls, facts, data)
     picture = None
     if record["landscape"]:
         buffer = io.BytesIO()
@@ -166,6 +174,7 @@ def _record(
         "network": {**facts, "parameters": parameters},
         "data": data,
         "loss": loss,
+        "loss_function": getattr(subject.loss, "__name__", ""),
         "balls": [_described(ball) for ball in balls],
         "ball": _described(balls[0]),
         "certificate": {

@@ -15,8 +15,9 @@ from torch import nn
 
 from flatmin._streams import stream
 from flatmin.data import Batches, ImageSet, load_cifar10, load_cifar100, load_digits
+from flatmin.experiments._own_batches import own_batches
 from flatmin.experiments._subject import one_line
-from flatmin.objective._batches import Examples, apply, regroup
+from flatmin.objective._batches import Examples
 from flatmin.train import CheckpointError, load_checkpoint, newest_checkpoint
 from flatmin.train.networks import build_network
 from flatmin.train.parts import hold_out
@@ -71,7 +72,8 @@ def load_batches(
     """Load a number of examples, the same ones for the same seed.
 
     Args:
-        text: Folder of CIFAR, or ``module:callable`` that returns batches; None for the digits.
+        text: Folder of CIFAR, or ``module:callable`` that returns batches or a data set; None for
+            the digits.
         dataset: ``cifar10`` or ``cifar100``: what is in the folder.
         part: ``train`` or ``test``; of a checkpoint's own images, ``train`` are those it was
             trained on, without the held-out ones. A function's batches are taken as they come.
@@ -90,11 +92,11 @@ def load_batches(
         taken: Any = _call(text)
         facts: dict[str, Any] = {"source": text}
         try:
-            batches = _first(taken, examples, batch_size)
-        except (TypeError, ValueError, AttributeError) as error:
+            batches = own_batches(taken, examples, batch_size)
+        except Exception as error:  # what a stranger's function returns can fail in any way
             raise ValueError(
                 f"{text} must return batches, pairs of inputs and a tensor of targets, got "
-                f"{type(taken).__name__} ({error})."
+                f"{type(taken).__name__} ({one_line(error)})."
             ) from error
     else:
         images = _images(text, dataset, fingerprint)[part == "test"]
@@ -181,17 +183,6 @@ def _call(text: str) -> Any:
         raise ValueError(
             f"{text} failed when called without arguments: {one_line(error)}."
         ) from error
-
-
-def _first(batches: Any, examples: int, batch_size: int) -> list[Examples]:
-    kept: list[Examples] = []
-    room = examples
-    for inputs, targets in batches:
-        kept.append((apply(lambda t: t[:room], inputs), targets[:room]))  # noqa: B023
-        room -= len(kept[-1][1])
-        if room <= 0:
-            break
-    return list(regroup(kept, batch_size))
 
 
 def _images(
