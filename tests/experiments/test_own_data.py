@@ -232,7 +232,8 @@ def loss(
 
 
 CLASSES = """
-classes pair data_set Singles Stream loader generator column int32 uint8 boolean one_hot one_hot_bool
+classes pair data_set Singles Stream loader generator
+column int32 uint8 boolean one_hot one_hot_bool
 """
 
 
