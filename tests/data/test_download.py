@@ -219,8 +219,9 @@ def test_on_the_command_line(
     small = ["--set", "epochs=1", "evaluate_train=0"]
     words = ["train", "--data", str(tmp_path / "data"), *small]
     assert main(words) == 2
-    assert main(["train", "--download", *small]) == 2
-    assert "needs --data" in capsys.readouterr().err
+    for verb in (["train", "--download", *small], ["run", "fig7", "--quick", "--download"]):
+        assert main(verb) == 2
+        assert "--download needs --data" in capsys.readouterr().err
     tiny.breaks_after = 500
     assert main([*words, "--download"]) == 1
     assert "the same command goes on from there" in capsys.readouterr().err

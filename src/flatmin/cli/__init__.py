@@ -98,6 +98,24 @@ def is_ours(error: BaseException) -> bool:
     return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("flatmin")
 
 
+def require(arguments: argparse.Namespace, other: str, options: Sequence[str], why: str) -> None:
+    """Refuse options that would be ignored without another one.
+
+    Args:
+        arguments: What was given.
+        other: Name of the option that they need.
+        options: Their names.
+        why: What the other option says.
+
+    Raises:
+        ValueError: If one of them was given without it.
+    """
+    if getattr(arguments, other) is None:
+        for name in options:
+            if getattr(arguments, name) not in (None, False):
+                raise ValueError(f"--{name.replace('_', '-')} needs --{other}, {why}.")
+
+
 def _say(sentence: str) -> None:
     print(f"flatmin: {sentence}", file=sys.stderr, flush=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn.functional import mse_loss
 
+from flatmin import cli
 from flatmin.ball import Ball
 from flatmin.experiments._files import require_writable, write_atomically
 from flatmin.experiments._landscape import landscape
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("network", help="a checkpoint of `flatmin train` or its folder, or module:callable")
     add("--weights", type=Path, metavar="FILE", help="state dict for what the callable returns")
     add("--data", metavar="DIR|CALLABLE", help="CIFAR, or module:callable; without it, digits")
-    add("--dataset", choices=("cifar10", "cifar100"), default="cifar10", help="what is in DIR")
-    add("--part", choices=("train", "test"), default="train", help="which part of the images")
+    add("--dataset", choices=("cifar10", "cifar100"), help="what is in DIR (cifar10)")
+    add("--part", choices=("train", "test"), help="which part of the images (train)")
     add("--examples", type=_count, default=256, metavar="N", help="examples to measure on (256)")
     add("--batch-size", type=_count, default=256, metavar="N", help="examples at a time (256)")
     add(
@@ -80,6 +81,7 @@ def main(arguments: argparse.Namespace) -> int:
     for name, wrong in (("samples", arguments.samples < 2), ("grid", arguments.grid == 1)):
         if wrong:
             raise ValueError(f"{name} must be at least 2, got {getattr(arguments, name)}.")
+    cli.require(arguments, "data", ("dataset",), "the folder of images")
     require_writable(arguments.out)
     model, facts = load_network(arguments.network, arguments.weights, arguments.seed)
     fingerprint = facts.pop("fingerprint", None)

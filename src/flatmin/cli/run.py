@@ -64,6 +64,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Check everything first, then compute what is not there yet."""
     out: Path = arguments.out
     jobs = _jobs(arguments)
+    given = [getattr(job.config, name, None) for job in jobs for name in ("data", "data100")]
+    if arguments.download and not any(given):
+        raise ValueError("--download needs --data, the folder to fetch into.")
     require_writable(out)
     todo = [job for job in jobs if arguments.force or not _is_there(job, out)]
     # Before an hour of computing, not after it.

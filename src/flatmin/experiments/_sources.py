@@ -62,8 +62,8 @@ def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module,
 def load_batches(
     text: str | None,
     *,
-    dataset: str,
-    part: str,
+    dataset: str | None,
+    part: str | None,
     examples: int,
     batch_size: int,
     seed: int,
@@ -74,9 +74,10 @@ def load_batches(
     Args:
         text: Folder of CIFAR, or ``module:callable`` that returns batches or a data set; None for
             the digits.
-        dataset: ``cifar10`` or ``cifar100``: what is in the folder.
-        part: ``train`` or ``test``; of a checkpoint's own images, ``train`` are those it was
-            trained on, without the held-out ones. A function's batches are taken as they come.
+        dataset: ``cifar10`` (also None) or ``cifar100``: what is in the folder.
+        part: ``train`` (also None) or ``test``; of a checkpoint's own images, ``train`` are those
+            it was trained on, without the held-out ones. Both are None for a function, whose
+            batches are taken as they come.
         examples: How many, at most.
         batch_size: In each batch.
         seed: Chooses the images.
@@ -89,6 +90,12 @@ def load_batches(
         ValueError: If there is no such data.
     """
     if text is not None and not os.path.exists(text) and _PYTHON.fullmatch(text):
+        for option, value in (("dataset", dataset), ("part", part)):
+            if value is not None:
+                raise ValueError(
+                    f"--{option} is for folders of images, and {text} is a function, whose batches "
+                    "are taken as they come; leave it out."
+                )
         taken: Any = _call(text)
         facts: dict[str, Any] = {"source": text}
         try:
@@ -99,6 +106,7 @@ def load_batches(
                 f"{type(taken).__name__} ({one_line(error)})."
             ) from error
     else:
+        part = part or "train"
         images = _images(text, dataset, fingerprint)[part == "test"]
         seen = None if fingerprint is None else images.fingerprint() in fingerprint.get("data", [])
         if fingerprint is not None and seen and part == "train":
@@ -186,7 +194,7 @@ def _call(text: str) -> Any:
 
 
 def _images(
-    text: str | None, dataset: str, fingerprint: Mapping[str, Any] | None
+    text: str | None, dataset: str | None, fingerprint: Mapping[str, Any] | None
 ) -> tuple[ImageSet, ImageSet]:
     if text is not None:
         return (load_cifar100 if dataset == "cifar100" else load_cifar10)(text)
