@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -52,6 +53,9 @@ def main(words: Sequence[str] | None = None) -> int:
         ValueError: Not for bad input, which is answered by a sentence: this is a bug.
         ImportError: Likewise.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show must stop nothing
+            stream.reconfigure(errors="backslashreplace")
     name, *rest = (sys.argv[1:] if words is None else words) or ["--help"]
     if name in ("-h", "--help"):
         print(_usage())

@@ -22,7 +22,7 @@ from flatmin.experiments._harness import (
     run_item,
 )
 from flatmin.experiments._options import configure, option_names
-from flatmin.experiments._page import count, publish
+from flatmin.experiments._page import count, does_not_fit, publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,12 @@ def _compute(job: Job, out: Path, *, force: bool) -> None:
     record = read_record(job.item, out)
     if record is None:
         raise RuntimeError(f"{out / name}.json has vanished or changed while it was in use.")
-    verdicts = publish(job.item, record, out)
+    try:
+        verdicts = publish(job.item, record, out)
+    except Exception as error:
+        if not kept or isinstance(error, OSError):
+            raise
+        raise ValueError(does_not_fit(name, error)) from error
     seconds = record["provenance"]["seconds"]
     note = f"{seconds:.0f} s" if not kept else f"kept from before, {record['mode']}"
     if kept and record["mode"] != job.mode:

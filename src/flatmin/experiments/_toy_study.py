@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from flatmin import Ball, Elementwise
 from flatmin._streams import seed_for, stream
 from flatmin.data import figure8
-from flatmin.experiments._files import write_atomically
+from flatmin.experiments._files import read_checked, write_checked
 from flatmin.experiments._progress import progress
 from flatmin.models import ReportMLP
 from flatmin.train import Ensemble, ensemble_outputs, stack_networks
@@ -116,15 +116,16 @@ def train(
         schedule=partial(CosineAnnealingLR, T_max=epochs),
     )
     kept = scratch / f"{description}.pt"
-    if kept.exists():
-        ensemble.load_state_dict(torch.load(kept))
+    saved = read_checked(kept)  # a damaged one begins anew
+    if saved is not None:
+        ensemble.load_state_dict(torch.load(io.BytesIO(saved)))
     for epoch in progress(range(ensemble.epoch, epochs), description):
         order = _orders(ways, variances, seeds, epoch, points)
         ensemble.train_epoch(inputs, targets, order, BATCH)
         if ensemble.epoch % EPOCHS_BETWEEN_SAVES == 0:
             buffer = io.BytesIO()
             torch.save(ensemble.state_dict(), buffer)
-            write_atomically(kept, buffer.getvalue())
+            write_checked(kept, buffer.getvalue())
     return Trained(
         {name: p.reshape(*shape, *p.shape[1:]) for name, p in ensemble.params.items()},
         [
