@@ -16,7 +16,7 @@ from flatmin.data import DownloadError
 # Verbs are frozen: one may be added, with a module of the same name, and none changed or removed.
 VERBS = {
     "list": "the items of the report, with their claims",
-    "run": "compute an item, or all of them",
+    "run": "compute some items, or all of them",
     "report": "assemble the stored results into index.html and index.md",
     "train": "train one network, on one device or under torchrun",
     "measure": "measure the sharpness of a network, and whether rescaling could fool it",

@@ -1,4 +1,4 @@
-"""``flatmin run``: compute an item, or all of them, and keep what is finished."""
+"""``flatmin run``: compute some items, or all of them, and keep what is finished."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Job:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    parser.add_argument("item", help="an item that `flatmin list` shows, or all")
+    parser.add_argument("item", nargs="+", help="items that `flatmin list` shows, or all")
     parser.add_argument("--quick", action="store_true", help="small enough to try out")
     parser.add_argument("--seeds", metavar="N", help="number of seeds")
     parser.add_argument("--device", metavar="D", help="where to compute: cpu, cuda, cuda:1, …")
@@ -76,17 +76,19 @@ def main(arguments: argparse.Namespace) -> int:
                 load(folder, download=arguments.download)
     if arguments.force:
         forget((job.item for job in jobs), out)
-    if len(jobs) == 1:
-        _compute(jobs[0], out, force=arguments.force)
-        return 0
     failed = []
     for job in jobs:
         try:
             _compute(job, out, force=arguments.force)
         except KeyboardInterrupt:
-            _say(f"interrupted in {job.item.name}; the same command goes on from here.")
+            _say(
+                f"interrupted in {job.item.name}; what is finished is kept in {out}, and the same "
+                "command goes on from there."
+            )
             return 130
         except Exception as error:  # one broken item must not cost the others
+            if len(jobs) == 1:
+                raise
             failed.append(job.item.name)
             if not (isinstance(error, ValueError | ImportError) and cli.is_ours(error)):
                 traceback.print_exc()
@@ -98,11 +100,13 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _jobs(arguments: argparse.Namespace) -> list[Job]:
     items = discover()
-    if arguments.item != "all" and arguments.item not in items:
-        raise ValueError(
-            f"there is no item {arguments.item!r}; the items are {', '.join(items)}, or all."
-        )
-    chosen = list(items.values()) if arguments.item == "all" else [items[arguments.item]]
+    for name in arguments.item:
+        if name != "all" and name not in items:
+            raise ValueError(
+                f"there is no item {name!r}; the items are {', '.join(items)}, or all."
+            )
+    names = items if "all" in arguments.item else dict.fromkeys(arguments.item)
+    chosen = [items[name] for name in names]
     mode = "QUICK" if arguments.quick else "FULL"
     bases = {item: getattr(item.load(), mode) for item in chosen}
     texts = _texts(arguments)

@@ -13,7 +13,7 @@ from typing import Any
 
 from flatmin import cli
 from flatmin.data import ImageSet, load_cifar10, load_cifar100, load_digits, load_image_folder
-from flatmin.experiments._options import configure
+from flatmin.experiments._options import configure, option_names
 from flatmin.train import (
     CheckpointError,
     Diverged,
@@ -32,7 +32,8 @@ CODES = """exit codes: 0 finished, 1 failed (memory, disk), 2 bad input, 3 the l
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    parser.epilog = CODES
+    names = ", ".join(option_names(TrainConfig()))
+    parser.epilog = f"fields of TrainConfig for --set: {names}; {CODES}"
     parser.add_argument("--data", metavar="DIR", help="folder of images; without it, digits")
     parser.add_argument(
         "--dataset",
