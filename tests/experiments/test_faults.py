@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import flatmin
 from flatmin.cli import main
@@ -28,6 +29,8 @@ from flatmin.experiments._files import (
 from flatmin.experiments._harness import config_dict, discover
 from flatmin.experiments._image_data import ImageOptions, load
 from flatmin.experiments._image_runs import Runs
+from flatmin.experiments._landscape_figure import landscape_figure
+from flatmin.models import ReportMLP
 from flatmin.train import TrainConfig, Trained, train
 
 PACKAGE = Path(flatmin.__file__).parent.parent
@@ -38,6 +41,7 @@ def _in_an_empty_folder(two_items: None, tmp_path: Path, monkeypatch: pytest.Mon
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.path", [*sys.path])
 
 
 def change(path: Path, *keys: Any, to: Any) -> None:
@@ -107,13 +111,13 @@ def test_a_kept_record_that_cannot_be_shown_is_named(capsys: pytest.CaptureFixtu
 def test_a_terminal_that_knows_no_signs_but_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     ascii_terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", ascii_terminal)
-    Path("own.py").write_text(
+    Path("own_ascii.py").write_text(
         "import torch\ndef batches(): return [(torch.ones(4, 2), torch.tensor([0, 1, 0, 1]))]\n"
     )
     words = ["--measure", "average", "one-step", "--grid", "0", "--scalings", "0"]
     assert main(["run", "fig90"]) == 0
     assert main(["report"]) == 0
-    assert main(["measure", "flatmin.models:ReportMLP", "--data", "own:batches", *words]) == 0
+    assert main(["measure", "flatmin.models:ReportMLP", "--data", "own_ascii:batches", *words]) == 0
     assert main(["--help"]) == 0
     print("–")
     ascii_terminal.flush()
@@ -143,6 +147,31 @@ def test_a_folder_whose_name_is_no_text(capsys: pytest.CaptureFixture[str]) -> N
         assert "r\\udcff" in capsys.readouterr().out
     assert main(["run", "fig90", "--data", out]) == 2
     assert "r\\udcff holds no CIFAR-10" in capsys.readouterr().err
+
+
+def test_names_that_no_figure_can_show(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own_shown.py").write_text(
+        "import torch\nfrom flatmin.models import ReportMLP as infinite\n"
+        "def batches(): return [(torch.ones(4, 2), torch.tensor([0, 1, 0, 1]))]\n"
+    )
+    words = [
+        "--measure",
+        "one-step",
+        "--scalings",
+        "0",
+        "--grid",
+        "2",
+        "--data",
+        "own_shown:batches",
+    ]
+    for name in (os.fsdecode(b"w\xfe.pt"), "a$b_{$.pt", "of_$5.pt"):
+        torch.save(ReportMLP().state_dict(), name)
+        assert main(["measure", "own_shown:infinite", "--weights", name, *words, "--p", "inf"]) == 0
+        assert read_json(Path("results/measure.json"))["network"]["weights"] == name
+    figure = landscape_figure(read_json(Path("results/measure.json")))
+    title = figure.get_suptitle().splitlines()
+    assert title[0] == "own_shown:infinite with of_\\$5.pt; own_shown:batches, 4 examples"
+    assert title[1].endswith("p = ∞")
 
 
 def test_what_is_no_text_comes_back_from_json(tmp_path: Path) -> None:
