@@ -179,6 +179,24 @@ def test_what_is_no_text_comes_back_from_json(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == ["a\udcff", "–"]
 
 
+def test_a_full_disk_is_one_sentence_and_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "fig90"]) == 0
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("flatmin.experiments._files.os.fsync", full)
+    for words in (["run", "fig90", "--force"], ["run", "all", "--force"], ["report"]):
+        capsys.readouterr()
+        assert main(words) == 1
+        errors = capsys.readouterr().err
+        assert "No space left on device; make room, or name another folder" in errors
+        assert "Traceback" not in errors
+    assert read_json(Path("results/fig90.json"))["numbers"]["sum"] == 4  # the old one, whole
+
+
 def test_two_runs_of_one_item(capsys: pytest.CaptureFixture[str]) -> None:
     """The second one is refused while the first one computes, and does everything else."""
     key = _scratch()

@@ -90,9 +90,11 @@ def main(arguments: argparse.Namespace) -> int:
             if len(jobs) == 1:
                 raise
             failed.append(job.item.name)
-            if not (isinstance(error, ValueError | ImportError) and cli.is_ours(error)):
+            sentence = cli.trouble_of_disk(error)
+            ours = isinstance(error, ValueError | ImportError) and cli.is_ours(error)
+            if not (ours or sentence):
                 traceback.print_exc()
-            _say(f"{job.item.name} failed: {error}")
+            _say(f"{job.item.name} failed: {sentence or error}")
     if failed:
         _say(f"failed: {', '.join(failed)}; the other items are finished.")
     return 1 if failed else 0
