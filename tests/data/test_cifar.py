@@ -203,11 +203,8 @@ def test_an_empty_pickle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [1, 10, 1000, -1])
 def test_truncated_archives(cut: int, tmp_path: Path) -> None:
     path = write_tar(tmp_path / "cifar-10-python.tar.gz", python_files(CIFAR10, 10))
-    path.write_bytes(path.read_bytes()[:cut])
-    if cut == -1:  # only the checksum is cut, which comes after the last file
-        same(load_cifar10(tmp_path), CIFAR10)
-    else:
-        refused(tmp_path, "cifar-10-python.tar.gz", "no readable tar archive")
+    path.write_bytes(path.read_bytes()[:cut])  # at -1 only the check is cut, after the last file
+    refused(tmp_path, "cifar-10-python.tar.gz", "no readable tar archive")
 
 
 def test_mislabeled_files(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ class Site:
     contents: bytes = CONTENTS
     breaks_after: int | None = None
     ranges: bool = True
+    page: bytes | None = None
+    length: bool = True
     status: int | None = None
     asked: list[int] = field(default_factory=list)
     archive: Archive = field(default=Archive("", 0, ""))
@@ -42,6 +44,14 @@ def site() -> Iterator[Site]:
             site.asked.append(start)
             if site.status:
                 self.send_error(site.status)
+                return
+            if site.page is not None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html" if site.length else "")
+                if site.length:
+                    self.send_header("Content-Length", str(len(site.page)))
+                self.end_headers()
+                self.wfile.write(site.page)
                 return
             start = start if site.ranges else 0
             body = site.contents[start:]
@@ -114,6 +124,39 @@ def test_damaged_part_is_noticed_and_thrown_away(site: Site, tmp_path: Path) -> 
     assert site.asked == [1000, 0]
 
 
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("size", [500, len(CONTENTS)])
+def test_a_page_takes_nothing_of_what_had_arrived(
+    site: Site, tmp_path: Path, size: int, length: bool
+) -> None:
+    """A wireless network's own page, say, in the place of the file."""
+    site.breaks_after = 3_000_000
+    with pytest.raises(DownloadError, match="broke off"):
+        get(site, tmp_path)
+    site.page, site.length = b"<html>" + b"x" * (size - 6), length
+    with pytest.raises(DownloadError, match=r"something else .*The 3,000,000 bytes .* are kept"):
+        get(site, tmp_path)
+    assert (tmp_path / "set.tar.gz.part").read_bytes() == CONTENTS[:3_000_000]
+    site.page = site.breaks_after = None
+    assert get(site, tmp_path) == CONTENTS
+    assert site.asked == [0, 3_000_000, 3_000_000]
+
+
+def test_a_page_is_not_taken_for_the_beginning(site: Site, tmp_path: Path) -> None:
+    site.page = b"<html>please log in</html>"
+    with pytest.raises(DownloadError, match="answered by something else"):
+        get(site, tmp_path)
+    site.page = None
+    assert get(site, tmp_path) == CONTENTS
+
+
+def test_another_file_that_is_there_is_not_taken(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "set.tar.gz").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"is not the official set\.tar\.gz: its SHA-256"):
+        get(site, tmp_path)
+    assert (tmp_path / "set.tar.gz").read_bytes() == b"mine" and site.asked == []
+
+
 def test_missing_file_and_missing_site(site: Site, tmp_path: Path) -> None:
     site.status = 404
     with pytest.raises(DownloadError, match=r"after 0 of 5,120,000 bytes \(Not Found\)"):
@@ -176,8 +219,9 @@ def test_on_the_command_line(
     small = ["--set", "epochs=1", "evaluate_train=0"]
     words = ["train", "--data", str(tmp_path / "data"), *small]
     assert main(words) == 2
-    assert main(["train", "--download", *small]) == 2
-    assert "needs --data" in capsys.readouterr().err
+    for verb in (["train", "--download", *small], ["run", "fig7", "--quick", "--download"]):
+        assert main(verb) == 2
+        assert "--download needs --data" in capsys.readouterr().err
     tiny.breaks_after = 500
     assert main([*words, "--download"]) == 1
     assert "the same command goes on from there" in capsys.readouterr().err

@@ -46,6 +46,34 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[:2] == ["fig90   A made-up item", "        Two and two is four."]
 
 
+def test_list_wraps_and_keeps_long_names_apart(
+    add_item: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    add_item("ext_long_name", '"""Title.\n\nClaim: ' + "many words " * 20 + '\n"""\n')
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "fig90         A made-up item"
+    assert "ext_long_name Title" in lines
+    assert max(map(len, lines)) <= 60 and len(lines) > 8
+
+
+def test_run_some(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "table91", "fig90", "table91", "--quick", "--seeds", "2"]) == 0
+    shown = capsys.readouterr()
+    assert [line.partition(":")[0] for line in shown.out.splitlines()] == ["table91", "fig90"]
+    assert "seeds is no option of table91." in shown.err
+    assert main(["run", "fig90", "fig9"]) == 2
+    assert "there is no item 'fig9'" in capsys.readouterr().err
+
+
+def test_help_names_what_may_be_set(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert "label_smoothing" in shown and "accumulation" in shown
+
+
 def test_run_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["run", "fig90", "--quick", "--seeds", "2", "--set", "sizes=3,4", "exact=true"]) == 0
@@ -177,7 +205,10 @@ def test_a_bug_keeps_its_traceback() -> None:
 def test_an_interruption_exits_with_130(item: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "table91"]) == 0
     assert main(["run", item, "--set", "trouble=stop"]) == 130
-    assert "interrupted" in last_line(capsys)
+    assert last_line(capsys) == (
+        "flatmin: interrupted in fig90; what is finished is kept in results, and the same command "
+        "goes on from there."
+    )
     assert not Path("results/fig90.json").exists()
     assert record("table91")
     assert main(["run", "all"]) == 0  # goes on: the finished item is kept

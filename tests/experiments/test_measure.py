@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from flatmin._streams import stream
 from flatmin.ball import Ball
 from flatmin.cli import main
 from flatmin.data import load_digits
@@ -140,7 +141,7 @@ def test_the_numbers_are_those_of_the_library() -> None:
         torch.manual_seed(0)
         model: nn.Module = own_networks.mlp().double()
     images, _ = load_digits()
-    chosen = images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(0)))
+    chosen = images.subset(torch.randperm(len(images), generator=stream("examples", 0)))
     pixels = chosen.images[:16].double() / 255
     batch = ((pixels - images.mean[0]) / images.std[0]).float().double(), chosen.labels[:16]
     objective = EmpiricalLoss(model, nn.functional.cross_entropy, [batch])

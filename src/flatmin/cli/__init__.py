@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -15,11 +17,14 @@ from flatmin.data import DownloadError
 # Verbs are frozen: one may be added, with a module of the same name, and none changed or removed.
 VERBS = {
     "list": "the items of the report, with their claims",
-    "run": "compute an item, or all of them",
+    "run": "compute some items, or all of them",
     "report": "assemble the stored results into index.html and index.md",
     "train": "train one network, on one device or under torchrun",
     "measure": "measure the sharpness of a network, and whether rescaling could fool it",
 }
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class Verb(Protocol):
@@ -51,7 +56,11 @@ def main(words: Sequence[str] | None = None) -> int:
     Raises:
         ValueError: Not for bad input, which is answered by a sentence: this is a bug.
         ImportError: Likewise.
+        OSError: Likewise, unless a disk is full or a folder must not be written.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show must stop nothing
+            stream.reconfigure(errors="backslashreplace")
     name, *rest = (sys.argv[1:] if words is None else words) or ["--help"]
     if name in ("-h", "--help"):
         print(_usage())
@@ -76,6 +85,11 @@ def main(words: Sequence[str] | None = None) -> int:
     except DownloadError as error:
         _say(str(error))
         return 1
+    except OSError as error:
+        if not (sentence := trouble_of_disk(error)):
+            raise
+        _say(sentence)
+        return 1
     except (ValueError, ImportError) as error:
         if is_ours(error):
             _say(str(error))
@@ -95,7 +109,42 @@ def is_ours(error: BaseException) -> bool:
     trace: TracebackType | None = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
+    if isinstance(error, UnicodeError):  # raised below us, at the line of ours that is to blame
+        return False
     return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("flatmin")
+
+
+def trouble_of_disk(error: BaseException) -> str:
+    """A full disk, or a folder that must not be written, in one sentence.
+
+    Args:
+        error: An error that was raised.
+
+    Returns:
+        The sentence; empty for any other error.
+    """
+    if not isinstance(error, OSError) or error.errno not in _DISK:
+        return ""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}; make room, or name another folder with --out."
+
+
+def require(arguments: argparse.Namespace, other: str, options: Sequence[str], why: str) -> None:
+    """Refuse options that would be ignored without another one.
+
+    Args:
+        arguments: What was given.
+        other: Name of the option that they need.
+        options: Their names.
+        why: What the other option says.
+
+    Raises:
+        ValueError: If one of them was given without it.
+    """
+    if getattr(arguments, other) is None:
+        for name in options:
+            if getattr(arguments, name) not in (None, False):
+                raise ValueError(f"--{name.replace('_', '-')} needs --{other}, {why}.")
 
 
 def _say(sentence: str) -> None:

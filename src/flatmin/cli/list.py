@@ -1,6 +1,8 @@
 """``flatmin list``: the items of the report."""
 
 import argparse
+import shutil
+import textwrap
 
 from flatmin.experiments._harness import discover
 
@@ -11,6 +13,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print name, title and claim of every item."""
-    for item in discover().values():
-        print(f"{item.name:<8}{item.title}\n        {item.claim}")
+    items = discover()
+    indent = 1 + max(map(len, items), default=0)
+    width = max(shutil.get_terminal_size().columns, indent + 20)
+    for item in items.values():
+        print(f"{item.name:<{indent}}{item.title}")
+        print(
+            textwrap.fill(
+                item.claim, width, initial_indent=" " * indent, subsequent_indent=" " * indent
+            )
+        )
     return 0

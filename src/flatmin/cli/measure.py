@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import mse_loss
 
+from flatmin import cli
 from flatmin.ball import Ball
 from flatmin.experiments._files import require_writable, write_atomically
 from flatmin.experiments._landscape import landscape
@@ -25,11 +27,12 @@ from flatmin.experiments._measuring import (
     scale_name,
 )
 from flatmin.experiments._options import check_device
+from flatmin.experiments._own_targets import could_be_classes
 from flatmin.experiments._progress import progress
 from flatmin.experiments._provenance import provenance
 from flatmin.experiments._sources import load_batches, load_network
 from flatmin.experiments._style import house_style
-from flatmin.experiments._subject import Subject, fit, scalings_of
+from flatmin.experiments._subject import Subject, fit, made_in, scalings_of
 from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise, Scale
 
 SCALES = ("elementwise", "identity", "filterwise", "layerwise")
@@ -43,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("network", help="a checkpoint of `flatmin train` or its folder, or module:callable")
     add("--weights", type=Path, metavar="FILE", help="state dict for what the callable returns")
     add("--data", metavar="DIR|CALLABLE", help="CIFAR, or module:callable; without it, digits")
-    add("--dataset", choices=("cifar10", "cifar100"), default="cifar10", help="what is in DIR")
-    add("--part", choices=("train", "test"), default="train", help="which part of the images")
+    add("--dataset", choices=("cifar10", "cifar100"), help="what is in DIR (cifar10)")
+    add("--part", choices=("train", "test"), help="which part of the images (train)")
     add("--examples", type=_count, default=256, metavar="N", help="examples to measure on (256)")
     add("--batch-size", type=_count, default=256, metavar="N", help="examples at a time (256)")
     add(
@@ -78,6 +81,7 @@ def main(arguments: argparse.Namespace) -> int:
     for name, wrong in (("samples", arguments.samples < 2), ("grid", arguments.grid == 1)):
         if wrong:
             raise ValueError(f"{name} must be at least 2, got {getattr(arguments, name)}.")
+    cli.require(arguments, "data", ("dataset",), "the folder of images")
     require_writable(arguments.out)
     model, facts = load_network(arguments.network, arguments.weights, arguments.seed)
     fingerprint = facts.pop("fingerprint", None)
@@ -93,7 +97,13 @@ def main(arguments: argparse.Namespace) -> int:
     if data.get("seen_in_training") is False:
         _say("the network was not trained on these images; --data names others.")
     subject = fit(model, batches, torch.device(arguments.device), PRECISIONS[arguments.precision])
-    record = _record(arguments, subject, balls, facts, data)
+    if subject.loss is mse_loss and any(could_be_classes(t) for _, t in subject.batches):
+        _say(
+            "the targets are in floating point, so the loss is the mean squared error; if they "
+            "name classes, return integers for cross-entropy."
+        )
+    with made_in(PRECISIONS[arguments.precision]):
+        record = _record(arguments, subject, balls, facts, data)
     picture = None
     if record["landscape"]:
         buffer = io.BytesIO()
@@ -166,6 +176,7 @@ def _record(
         "network": {**facts, "parameters": parameters},
         "data": data,
         "loss": loss,
+        "loss_function": getattr(subject.loss, "__name__", ""),
         "balls": [_described(ball) for ball in balls],
         "ball": _described(balls[0]),
         "certificate": {

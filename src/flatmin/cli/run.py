@@ -1,4 +1,4 @@
-"""``flatmin run``: compute an item, or all of them, and keep what is finished."""
+"""``flatmin run``: compute some items, or all of them, and keep what is finished."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flatmin.experiments._harness import (
     run_item,
 )
 from flatmin.experiments._options import configure, option_names
-from flatmin.experiments._page import count, publish
+from flatmin.experiments._page import count, does_not_fit, publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Job:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    parser.add_argument("item", help="an item that `flatmin list` shows, or all")
+    parser.add_argument("item", nargs="+", help="items that `flatmin list` shows, or all")
     parser.add_argument("--quick", action="store_true", help="small enough to try out")
     parser.add_argument("--seeds", metavar="N", help="number of seeds")
     parser.add_argument("--device", metavar="D", help="where to compute: cpu, cuda, cuda:1, …")
@@ -64,6 +64,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Check everything first, then compute what is not there yet."""
     out: Path = arguments.out
     jobs = _jobs(arguments)
+    given = [getattr(job.config, name, None) for job in jobs for name in ("data", "data100")]
+    if arguments.download and not any(given):
+        raise ValueError("--download needs --data, the folder to fetch into.")
     require_writable(out)
     todo = [job for job in jobs if arguments.force or not _is_there(job, out)]
     # Before an hour of computing, not after it.
@@ -73,21 +76,25 @@ def main(arguments: argparse.Namespace) -> int:
                 load(folder, download=arguments.download)
     if arguments.force:
         forget((job.item for job in jobs), out)
-    if len(jobs) == 1:
-        _compute(jobs[0], out, force=arguments.force)
-        return 0
     failed = []
     for job in jobs:
         try:
             _compute(job, out, force=arguments.force)
         except KeyboardInterrupt:
-            _say(f"interrupted in {job.item.name}; the same command goes on from here.")
+            _say(
+                f"interrupted in {job.item.name}; what is finished is kept in {out}, and the same "
+                "command goes on from there."
+            )
             return 130
         except Exception as error:  # one broken item must not cost the others
+            if len(jobs) == 1:
+                raise
             failed.append(job.item.name)
-            if not (isinstance(error, ValueError | ImportError) and cli.is_ours(error)):
+            sentence = cli.trouble_of_disk(error)
+            ours = isinstance(error, ValueError | ImportError) and cli.is_ours(error)
+            if not (ours or sentence):
                 traceback.print_exc()
-            _say(f"{job.item.name} failed: {error}")
+            _say(f"{job.item.name} failed: {sentence or error}")
     if failed:
         _say(f"failed: {', '.join(failed)}; the other items are finished.")
     return 1 if failed else 0
@@ -95,11 +102,13 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _jobs(arguments: argparse.Namespace) -> list[Job]:
     items = discover()
-    if arguments.item != "all" and arguments.item not in items:
-        raise ValueError(
-            f"there is no item {arguments.item!r}; the items are {', '.join(items)}, or all."
-        )
-    chosen = list(items.values()) if arguments.item == "all" else [items[arguments.item]]
+    for name in arguments.item:
+        if name != "all" and name not in items:
+            raise ValueError(
+                f"there is no item {name!r}; the items are {', '.join(items)}, or all."
+            )
+    names = items if "all" in arguments.item else dict.fromkeys(arguments.item)
+    chosen = [items[name] for name in names]
     mode = "QUICK" if arguments.quick else "FULL"
     bases = {item: getattr(item.load(), mode) for item in chosen}
     texts = _texts(arguments)
@@ -155,7 +164,12 @@ def _compute(job: Job, out: Path, *, force: bool) -> None:
     record = read_record(job.item, out)
     if record is None:
         raise RuntimeError(f"{out / name}.json has vanished or changed while it was in use.")
-    verdicts = publish(job.item, record, out)
+    try:
+        verdicts = publish(job.item, record, out)
+    except Exception as error:
+        if not kept or isinstance(error, OSError):
+            raise
+        raise ValueError(does_not_fit(name, error)) from error
     seconds = record["provenance"]["seconds"]
     note = f"{seconds:.0f} s" if not kept else f"kept from before, {record['mode']}"
     if kept and record["mode"] != job.mode:

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flatmin import cli
 from flatmin.data import ImageSet, load_cifar10, load_cifar100, load_digits, load_image_folder
-from flatmin.experiments._options import configure
+from flatmin.experiments._options import configure, option_names
 from flatmin.train import (
     CheckpointError,
     Diverged,
@@ -31,13 +32,14 @@ CODES = """exit codes: 0 finished, 1 failed (memory, disk), 2 bad input, 3 the l
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    parser.epilog = CODES
+    names = ", ".join(option_names(TrainConfig()))
+    parser.epilog = f"fields of TrainConfig for --set: {names}; {CODES}"
     parser.add_argument("--data", metavar="DIR", help="folder of images; without it, digits")
     parser.add_argument(
         "--dataset",
         choices=(*_CIFAR, "folder"),
-        default="cifar10",
-        help="what is in DIR; folder: images of your own, in train/<class>/ and test/<class>/",
+        help="what is in DIR (cifar10); folder: images of your own, in train/<class>/ and "
+        "test/<class>/",
     )
     parser.add_argument(
         "--download", action="store_true", help="fetch CIFAR into DIR, if it is missing there"
@@ -59,12 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-every", type=int, metavar="N", help="steps between checkpoints (an epoch)"
     )
-    parser.add_argument("--keep", type=int, default=2, metavar="K", help="checkpoints that stay")
+    parser.add_argument("--keep", type=int, metavar="K", help="checkpoints that stay (2)")
     parser.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Train, and say how it ended."""
+    kept = ("resume", "keep", "tensorboard")
+    cli.require(arguments, "out", kept, "the folder for checkpoints and log")
+    cli.require(arguments, "data", ("download", "dataset"), "the folder of images")
     config, data = _prepare(arguments)
     try:
         run = train(
@@ -75,7 +80,7 @@ def main(arguments: argparse.Namespace) -> int:
             device=arguments.device,
             parallel=arguments.parallel,
             save_every=arguments.save_every,
-            keep=arguments.keep,
+            keep=2 if arguments.keep is None else arguments.keep,
             tensorboard=arguments.tensorboard,
             progress=config.model,
         )
@@ -102,16 +107,14 @@ def _prepare(arguments: argparse.Namespace) -> tuple[TrainConfig, tuple[ImageSet
             raise ValueError("--set takes the optimizer's options one by one: options.name=value.")
         else:
             texts[name] = text
-    if arguments.data:
+    if arguments.data is not None:
         config = _configured(TrainConfig(), texts, options)
-        if arguments.dataset in _CIFAR:
-            load = _CIFAR[arguments.dataset]
+        if arguments.dataset != "folder":
+            load = _CIFAR[arguments.dataset or "cifar10"]
             return config, load(arguments.data, download=arguments.download)
         if arguments.download:
             raise ValueError("--download is for CIFAR; leave it out, or name another --dataset.")
         return config, load_image_folder(arguments.data)
-    if arguments.download:
-        raise ValueError("--download needs --data, the folder to fetch into.")
     # A mirrored digit is none, and digits reach to the edge of their image.
     config = _configured(TrainConfig(flip=False, crop_padding=0), texts, options)
     size, channels = (32, 3) if config.model == "cnn" else (8, 1)

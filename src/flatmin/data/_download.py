@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,6 +41,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
     What has arrived is kept under another name, so that a download that broke off goes on where it
     stopped; the file appears under its own name when its digest is the known one. Several
     processes may ask at once: one fetches, the others wait. On a terminal a bar shows how far.
+    A file that is there already is compared with the digest, and left alone.
 
     Args:
         archive: What to fetch.
@@ -49,7 +51,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
         The file.
 
     Raises:
-        ValueError: If the folder cannot be written.
+        ValueError: If the folder cannot be written, or another file of that name is there.
         DownloadError: If the site cannot be reached, the connection breaks off, or what came is
             not the file.
     """
@@ -57,6 +59,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
+            require(archive, path)
             return path
         with open(part, "ab+") as file:
             _wait_for_others(file)
@@ -71,6 +74,27 @@ def fetch(archive: Archive, folder: Path) -> Path:
             f"{folder} cannot be written ({error.strerror}); make room, or name another folder."
         ) from error
     return path
+
+
+def require(archive: Archive, path: Path) -> None:
+    """Compare a file that is there with the digest of what it seems to be.
+
+    Args:
+        archive: What it seems to be.
+        path: The file.
+
+    Raises:
+        ValueError: If it is another file.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; move it, or name another folder.")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != archive.sha256:
+        raise ValueError(
+            f"{path} is not the official {archive.name}: its SHA-256 is {digest}, expected "
+            f"{archive.sha256}; it is damaged or foreign: remove it, and get it again."
+        )
 
 
 def _receive(archive: Archive, file: IO[bytes]) -> None:
@@ -97,6 +121,7 @@ def _arriving(archive: Archive, start: int) -> Iterator[tuple[int, bytes]]:
         request = urllib.request.Request(archive.url, headers={"Range": f"bytes={start}-"})
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
             at = start if response.status == http.client.PARTIAL_CONTENT else 0
+            _check_answer(archive, response.headers, at, keep=start)
             while at <= archive.size and (chunk := response.read(_CHUNK)):
                 yield at, chunk
                 at += len(chunk)
@@ -106,6 +131,21 @@ def _arriving(archive: Archive, start: int) -> Iterator[tuple[int, bytes]]:
         raise DownloadError(
             f"{archive.url} broke off after {at:,} of {archive.size:,} bytes ({reason}); the same "
             "command goes on from there."
+        )
+
+
+def _check_answer(archive: Archive, headers: Message, at: int, *, keep: int) -> None:
+    """Refuse a page, or another file, before it takes the place of what has arrived."""
+    length, expected = headers.get("Content-Length", ""), archive.size - at
+    fits = int(length) == expected if length.isdigit() else not keep
+    if not keep and length.isdigit():
+        fits = int(length) >= expected  # a longer one is told by its digest
+    if not fits or headers.get("Content-Type", "").startswith("text/html"):
+        raise DownloadError(
+            f"{archive.url} was answered by something else ({length or 'an unknown number of'} "
+            f"bytes of {headers.get('Content-Type', 'unknown type')}, expected {expected:,}): "
+            f"a page, perhaps, or another file. The {keep:,} bytes that had arrived are kept; try "
+            f"again, or get {archive.name} elsewhere."
         )
 
 

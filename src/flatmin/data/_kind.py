@@ -31,6 +31,7 @@ class Kind:
     test_files: tuple[str, ...]
     archives: tuple[str, ...]
     official: Archive
+    binary: Archive
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -49,6 +50,11 @@ CIFAR10 = Kind(
         size=170_498_071,
         sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
     ),
+    binary=Archive(
+        f"{SITE}/cifar-10-binary.tar.gz",
+        size=170_052_171,
+        sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    ),
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2023, 0.1994, 0.2010),
 )
@@ -65,6 +71,11 @@ CIFAR100 = Kind(
         f"{SITE}/cifar-100-python.tar.gz",
         size=169_001_437,
         sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    ),
+    binary=Archive(
+        f"{SITE}/cifar-100-binary.tar.gz",
+        size=168_513_733,
+        sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
     ),
     mean=(0.5071, 0.4865, 0.4409),
     std=(0.2673, 0.2564, 0.2762),

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from flatmin.data._cache import cached
-from flatmin.data._part import Part
+from flatmin.data._part import Part, as_labels
+from flatmin.data._picture import PictureError, opened
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
@@ -64,7 +65,7 @@ def _decode_shard(file: Path, label_column: str) -> Part:
             schema = shard.schema_arrow
             image_column = "img" if "img" in schema.names else "image"
             if not (
-                {image_column, label_column} <= set(schema.names)
+                schema.names.count(image_column) == schema.names.count(label_column) == 1
                 and pa.types.is_struct(schema.field(image_column).type)
                 and schema.field(image_column).type.get_field_index("bytes") >= 0
                 and pa.types.is_integer(schema.field(label_column).type)
@@ -76,14 +77,14 @@ def _decode_shard(file: Path, label_column: str) -> Part:
                 f"{file} is no readable parquet file: it is truncated or damaged; get it again."
             ) from error
     encoded = table[image_column].combine_chunks().field("bytes").to_pylist()
-    labels = table[label_column]
-    if labels.null_count or not all(isinstance(image, bytes) for image in encoded):
+    labels = table[label_column].to_pylist()
+    if None in labels or not all(isinstance(image, bytes) for image in encoded):
         raise _foreign(file, "rows without image or label", label_column)
     raw = b"".join([_decode(image, file, row) for row, image in enumerate(encoded)])
     pixels = np.frombuffer(raw, np.uint8).reshape(-1, 32, 32, 3)
     return Part(
         images=np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
-        labels=labels.to_numpy().astype(np.int64),
+        labels=as_labels(labels, str(file)),
         lossy=any(image.startswith(_JPEG) for image in encoded),
     )
 
@@ -96,14 +97,14 @@ def _foreign(file: Path, found: str, label_column: str) -> ValueError:
 
 
 def _decode(image: bytes, file: Path, row: int) -> bytes:
-    from PIL import Image
-
     if not image.startswith((_JPEG, _PNG)):
         raise ValueError(f"{file}, row {row}: expected a PNG or JPEG image; get the file again.")
     try:
-        decoder = Image.open(io.BytesIO(image), formats=("JPEG", "PNG"))
+        decoder = opened(io.BytesIO(image))
         if (decoder.size, decoder.mode) == ((32, 32), "RGB"):
             return decoder.tobytes()
+    except PictureError as error:
+        raise ValueError(f"{file}, row {row}: the image {error}; get the file again.") from error
     except Exception as error:  # damaged images raise whatever the decoder stumbles over
         raise ValueError(
             f"{file}, row {row}: the image is damaged ({error}); get the file again."

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from flatmin.data._archive import parse_binary, parse_pickle, read_files
-from flatmin.data._download import fetch
+from flatmin.data._download import fetch, require
 from flatmin.data._kind import CIFAR10, CIFAR100, SITE, Kind
 from flatmin.data._parquet import check_shards, read_shard
 from flatmin.data._part import Part
@@ -95,11 +95,11 @@ def load_cifar100(
 def _load(
     root: Path, kind: Kind, cache: str | Path | None, download: bool
 ) -> tuple[ImageSet, ImageSet]:
-    if download and _find(root, kind) is None:
-        fetch(kind.official, root)
+    place = _find(root, kind)
+    if download and (place is None or place.name == kind.official.name):
+        place = fetch(kind.official, root if place is None else place.parent)
     if not root.exists():
         raise ValueError(f"{root} does not exist; name the folder that holds {kind.name}.")
-    place = _find(root, kind)
     if place is None:
         raise ValueError(
             f"{root} holds no {kind.name}: expected train-*.parquet and test-*.parquet, the files "
@@ -130,12 +130,17 @@ def _find(root: Path, kind: Kind) -> Path | None:
 
 
 def _parquets(folder: Path) -> list[Path]:
-    return [file for split in _SIZES for file in folder.glob(f"{split}-*.parquet")]
+    return [file for split in _SIZES for file in _shards(folder, split)]
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    """Files only: a pipe of that name would never end, and a folder is none."""
+    return sorted(file for file in folder.glob(f"{split}-*.parquet") if file.is_file())
 
 
 def _read_parquets(folder: Path, kind: Kind, cache: Path | None) -> tuple[ImageSet, ImageSet]:
     """The hub's files, which may come in several parts."""
-    train, test = (sorted(folder.glob(f"{split}-*.parquet")) for split in _SIZES)
+    train, test = (_shards(folder, split) for split in _SIZES)
     if not (train and test):
         raise ValueError(
             f"{folder} lacks {'test' if train else 'train'}-*.parquet: {kind.name} needs training "
@@ -153,6 +158,9 @@ def _read_parquets(folder: Path, kind: Kind, cache: Path | None) -> tuple[ImageS
 def _read_official(place: Path, kind: Kind) -> tuple[ImageSet, ImageSet]:
     """The files of the python or the binary archive, in a folder or still in the archive."""
     names = kind.train_files + kind.test_files
+    for archive in (kind.official, kind.binary):
+        if place.is_file() and place.stat().st_size == archive.size:
+            require(archive, place)
     found = read_files(place, {*names, *(f"{name}.bin" for name in names)})
     suffix = "" if any(name in found for name in names) else ".bin"
     missing = [name + suffix for name in names if name + suffix not in found]

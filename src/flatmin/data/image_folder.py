@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from flatmin.data._picture import Look, PictureError, look, pixels
 from flatmin.data.image_set import ImageSet, channel_statistics
 
 
@@ -23,12 +26,13 @@ def load_image_folder(folder: str | Path) -> tuple[ImageSet, ImageSet]:
     Returns:
         Training and test set, normalized by the constants of the training set; the classes are the
         names of the folders in alphabetical order. Gray images have one channel, unless one of
-        them is in color.
+        them is in color. Pixels are those that a viewer shows, turned as the file says.
 
     Raises:
         ImportError: If Pillow is not installed.
         ValueError: If a folder is missing or empty, the classes of both sets differ, or a file is
-            no image or has another size than the first.
+            no image, is damaged, has another size than the first, or has pixels that 8 bits a
+            channel cannot tell: 16 bits, transparency, several pictures.
 
     Example:
         >>> import tempfile
@@ -94,30 +98,53 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 def _stack(paths: list[Path]) -> Tensor:
     """All images as one tensor, uint8 [N, C, H, W]."""
-    gray = True
-    rows: list[NDArray[np.uint8]] = []
-    for path in paths:
-        pixels, is_gray = _decode(path)
-        if rows and pixels.shape != rows[0].shape:
-            (height, width), (first_height, first_width) = pixels.shape[:2], rows[0].shape[:2]
-            raise ValueError(
-                f"{path} has {width} × {height} pixels, and {paths[0]} has {first_width} × "
-                f"{first_height}; bring all images to one size."
-            )
-        gray = gray and is_gray
-        rows.append(pixels)
-    images = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
-    return (images[:, :1] if gray else images).contiguous()
-
-
-def _decode(path: Path) -> tuple[NDArray[np.uint8], bool]:
-    """Pixels uint8 [H, W, 3], and whether the image is gray."""
-    from PIL import Image
-
+    first = _look(paths[0])
+    gray = first.gray
+    for path in paths[1:]:  # all sizes are compared before anything is decoded
+        other = _look(path)
+        gray = gray and other.gray
+        _require_size(path, (other.height, other.width), paths[0], first)
+    # Nothing that is decoded next is larger than this.
+    shape = (len(paths), 1 if gray else 3, first.height, first.width)
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            return np.asarray(image.convert("RGB")), image.mode in ("1", "L")
-    except Exception as error:  # damaged images raise whatever the decoder stumbles over
+        images = np.empty(shape, np.uint8)
+    except MemoryError as error:
         raise ValueError(
-            f"{path} is no PNG or JPEG image, or is damaged ({error}); remove or replace it."
+            f"{len(paths):,} images of {first.width} × {first.height} pixels need "
+            f"{math.prod(shape):,} bytes of memory; make them smaller, or fewer."
         ) from error
+    for row, path in zip(images, paths, strict=True):
+        with _opened(path) as file:
+            found = pixels(file)
+        _require_size(path, found.shape[:2], paths[0], first)
+        row[:] = found.transpose(2, 0, 1)  # a gray one among others in color fills all channels
+    return torch.from_numpy(images)
+
+
+def _look(path: Path) -> Look:
+    with _opened(path) as file:
+        return look(file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file, and its name in front of what is wrong with it."""
+    if not path.is_file():  # a pipe would never end
+        kind = "a folder" if path.is_dir() else "no file"
+        raise ValueError(f"{path} is {kind}, expected a PNG or JPEG image; move it elsewhere.")
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except PictureError as error:
+        raise ValueError(f"{path} {error}.") from error
+
+
+def _require_size(path: Path, size: tuple[int, ...], first_path: Path, first: Look) -> None:
+    if size != (first.height, first.width):
+        height, width = size
+        raise ValueError(
+            f"{path} has {width} × {height} pixels, and {first_path} has {first.width} × "
+            f"{first.height}; bring all images to one size."
+        )

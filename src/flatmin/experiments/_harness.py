@@ -17,12 +17,13 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from flatmin import experiments
-from flatmin.experiments._files import write_atomically
+from flatmin.experiments._files import alone, read_json, write_atomically
 from flatmin.experiments._provenance import provenance
 
 if TYPE_CHECKING:
@@ -139,43 +140,43 @@ def run_item(item: Item, config: Any, mode: str, out: Path) -> None:
         config: An instance of its ``Config``.
         mode: "FULL" or "QUICK": the configuration that ``config`` started from.
         out: The output folder. The parts of an interrupted run are kept in a folder below it.
+
+    Raises:
+        ValueError: If another process computes the same.
     """
     experiment = item.load()
     base = experiment.QUICK if mode == "QUICK" else experiment.FULL
     plain = config_dict(config)
     key = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
     scratch = out / _SCRATCH / f"{item.name}-{key}"
-    scratch.mkdir(parents=True, exist_ok=True)
-    origin = provenance(plain)
-    start = time.perf_counter()
-    numbers = experiment.run(config, scratch)
-    record = {
-        "item": item.name,
-        "title": item.title,
-        "claim": item.claim,
-        "mode": mode,
-        "changed": [
-            field.name
-            for field in fields(config)
-            if getattr(config, field.name) != getattr(base, field.name)
-        ],
-        "config": plain,
-        "numbers": _finite(numbers),
-        "provenance": {**origin, "seconds": round(time.perf_counter() - start, 1)},
-    }
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(out / f"{item.name}.json", _dense(text) + "\n")
-    shutil.rmtree(scratch)
-    if not any(scratch.parent.iterdir()):
+    with alone(scratch):
+        origin = provenance(plain)
+        start = time.perf_counter()
+        numbers = experiment.run(config, scratch)
+        record = {
+            "item": item.name,
+            "title": item.title,
+            "claim": item.claim,
+            "mode": mode,
+            "changed": [
+                field.name
+                for field in fields(config)
+                if getattr(config, field.name) != getattr(base, field.name)
+            ],
+            "config": plain,
+            "numbers": _finite(numbers),
+            "provenance": {**origin, "seconds": round(time.perf_counter() - start, 1)},
+        }
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(out / f"{item.name}.json", _dense(text) + "\n")
+        shutil.rmtree(scratch)
+    with suppress(OSError):  # others may work there
         scratch.parent.rmdir()
 
 
 def read_record(item: Item, out: Path) -> dict[str, Any] | None:
     """Read what is stored of an item; None if nothing is, or no complete record of this item."""
-    try:
-        record = json.loads((out / f"{item.name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    record = read_json(out / f"{item.name}.json")
     kinds = {"title": str, "claim": str, "mode": str, "changed": list}
     kinds |= dict.fromkeys(("config", "numbers", "provenance"), dict)
     if not isinstance(record, dict) or record.get("item") != item.name:

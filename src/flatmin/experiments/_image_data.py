@@ -8,6 +8,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+from flatmin._streams import stream
 from flatmin.data import ImageSet, load_cifar10, load_cifar100, load_digits
 
 Pair = tuple[ImageSet, ImageSet]
@@ -64,7 +65,7 @@ def with_wrong_labels(train: ImageSet, share: float, seed: int = 0) -> ImageSet:
         raise ValueError(f"noise must lie in [0, 1), got {share}.")
     if not share:
         return train
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("wrong labels", seed)  # no other choice of images may know these
     wrong = torch.randperm(len(train), generator=generator)[: round(share * len(train))]
     shift = torch.randint(1, len(train.classes), (len(wrong),), generator=generator)
     labels = train.labels.clone()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flatmin.experiments._paired import Mean, mean, paired, subtract
-from flatmin.experiments._style import COLORS, FAINT, INK
+from flatmin.experiments._style import COLORS, FAINT, INK, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def subject(record: Mapping[str, Any]) -> str:
 
 def caption(figure: Figure, record: Mapping[str, Any]) -> None:
     """Write below a figure what it is measured on."""
-    figure.supxlabel(subject(record), fontsize=8.5, color="#555555", x=0.01, ha="left")
+    figure.supxlabel(verbatim(subject(record)), fontsize=8.5, color="#555555", x=0.01, ha="left")
 
 
 def count(seeds: int) -> str:

@@ -10,12 +10,12 @@ import statistics
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 import flatmin
-from flatmin.experiments._files import write_atomically
+from flatmin.experiments._files import alone, read_json, write_atomically
 from flatmin.experiments._image_data import Pair
 from flatmin.experiments._provenance import provenance
 from flatmin.train import Diverged, TrainConfig, train
@@ -23,6 +23,9 @@ from flatmin.train.fingerprint import plain
 
 FOLDER = "image-runs"
 _EPOCHS_WORTH_SAVING = 10
+# What a finished run holds; see `Runs.__call__`.
+_KINDS: dict[str, Any] = dict.fromkeys(("epochs", "test", "train", "running", "validation"), list)
+_KINDS |= {"seconds": float | int, "steps": int, "gradients": int}
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,17 @@ class Runs:
             ``gradients`` in all; ``commit``. Or ``diverged``, the reason.
         """
         path = self.folder / f"{self._key(config)}.json"
-        if not path.exists():
-            numbers = {**self._train(config, path.with_suffix("")), "commit": commit()}
-            write_atomically(path, json.dumps(numbers))
-        return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+        numbers = _kept(path)
+        if numbers is not None:
+            return numbers
+        checkpoints = path.with_suffix("")
+        with alone(checkpoints, wait=True):
+            numbers = _kept(path)  # another process may have been faster
+            if numbers is None:
+                numbers = {**self._train(config, checkpoints), "commit": commit()}
+                write_atomically(path, json.dumps(numbers))
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        return numbers
 
     def _train(self, config: TrainConfig, checkpoints: Path) -> dict[str, Any]:
         long = config.epochs >= _EPOCHS_WORTH_SAVING
@@ -73,7 +83,6 @@ class Runs:
             ).history
         except Diverged as error:
             return {"diverged": str(error).partition(";")[0]}
-        shutil.rmtree(checkpoints, ignore_errors=True)
         if not math.isfinite(history[-1].test_loss or 0.0):
             return {"diverged": "The loss was not finite at the end"}
         shown = [epoch for epoch in history if epoch.test_accuracy is not None]
@@ -102,6 +111,20 @@ class Runs:
     @cached_property
     def _data_key(self) -> list[str]:
         return [part.fingerprint() for part in self.data]
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """A finished run; None if there is none, or a damaged one, which is then made again."""
+    numbers = read_json(path)
+    if not isinstance(numbers, dict) or not isinstance(numbers.get("commit"), str):
+        return None
+    if isinstance(numbers.get("diverged"), str):
+        return numbers
+    whole = all(isinstance(numbers.get(name), kind) for name, kind in _KINDS.items())
+    lengths = (
+        {len(numbers[name]) for name in ("epochs", "test", "train", "running")} if whole else ()
+    )
+    return numbers if len(lengths) == 1 else None
 
 
 def kept_in(scratch: Path) -> Path:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flatmin import _tree as tree
+from flatmin._streams import stream
 from flatmin._types import Params
 from flatmin.ball import Ball
 from flatmin.experiments._progress import progress
@@ -146,7 +147,7 @@ def landscape(objective: EmpiricalLoss, ball: Ball, *, grid: int, seed: int) -> 
         Axes in units of rho, and losses, None where they are not finite.
     """
     w = objective.params
-    generator = torch.Generator(next(iter(w.values())).device).manual_seed(seed)
+    generator = stream("landscape", seed, device=next(iter(w.values())).device)
     plane = climbing_plane(objective, w, ball, generator)
     chance = _unit(_random(w, generator), ball.p)
     axis, line = _axis(grid), _axis(2 * grid - 1)

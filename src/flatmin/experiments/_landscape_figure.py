@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatmin.experiments._style import COLORS, EXACT, INK, letter, subplots
+from flatmin.experiments._style import COLORS, EXACT, INK, letter, subplots, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,9 +21,11 @@ def landscape_figure(record: dict[str, Any]) -> Figure:
     _plane(axes[0, 1], land)
     letter([axes[0, 0], axes[0, 1]])
     ball = record["ball"]
+    subject = verbatim(f"{record['title']}; {record['data']['source']}")
+    order = "∞" if ball["p"] == "inf" else ball["p"]
     figure.suptitle(
-        f"{record['title']}; {record['data']['source']}, {record['data']['examples']} examples\n"
-        f"{ball['scale']}, rho = {ball['rho']:g}, p = {ball['p']}".replace("inf", "∞"),
+        f"{subject}, {record['data']['examples']} examples\n"
+        f"{ball['scale']}, rho = {ball['rho']:g}, p = {order}",
         fontsize=9.5,
     )
     return figure

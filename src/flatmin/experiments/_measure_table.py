@@ -32,11 +32,12 @@ def measure_table(record: dict[str, Any]) -> str:
         for name in names[1:]:
             cells += [written(found[name]["value"]), written(found[name]["spread"], 1)]
         lines.append(cells)
+    loss = "mean squared error" if record["loss_function"] == "mse_loss" else "loss"
     where = f"{data['source']}{', ' + data['part'] if 'part' in data else ''}"
     return "\n".join(
         [
             f"{record['title']}: {record['network']['parameters']:,} parameters",
-            f"{where}: {data['examples']:,} examples, loss {written(record['loss'])}",
+            f"{where}: {data['examples']:,} examples, {loss} {written(record['loss'])}",
             "; ".join(f"{b['scale']}: rho = {b['rho']:g}, p = {b['p']}" for b in balls),
             "",
             *_aligned(lines),

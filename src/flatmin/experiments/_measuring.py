@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flatmin._streams import stream
 from flatmin._types import Params
 from flatmin.ball import Ball
 from flatmin.experiments._subject import Subject
@@ -45,9 +46,9 @@ class Effort:
     seed: int = 0
     noise: float = 0.2
 
-    def generator(self, params: Params) -> torch.Generator:
-        """A fresh source of randomness where the parameters are."""
-        return torch.Generator(next(iter(params.values())).device).manual_seed(self.seed)
+    def generator(self, name: str, params: Params) -> torch.Generator:
+        """A fresh source of randomness for a measure, where the parameters are."""
+        return stream("measure", name, self.seed, device=next(iter(params.values())).device)
 
 
 def inscribed_box(ball: Ball, params: Params) -> Ball:
@@ -91,7 +92,7 @@ def measure(name: str, objective: EmpiricalLoss, ball: Ball, effort: Effort) -> 
     w = objective.params
     if not w:
         raise ValueError("the network has no parameter with requires_grad, so nothing can move.")
-    random, scale = effort.generator(w), ball.scale
+    random, scale = effort.generator(name, w), ball.scale
     match name:
         case "one-step":
             return one_step_sharpness(objective, w, ball)
@@ -194,7 +195,7 @@ def _certified(
             inputs if isinstance(inputs, Tensor) else tuple(inputs),
             scalings=copies.scalings,
             num_scalings=copies.number,
-            generator=torch.Generator().manual_seed(copies.seed),
+            generator=stream("rescaled copies", copies.seed),
         )
     except ValueError as error:  # a copy whose numbers overflow, where the network's own did not
         return {"verdict": f"a copy could not be measured: {error}"}

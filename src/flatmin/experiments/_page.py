@@ -44,9 +44,9 @@ def publish(item: Item, record: dict[str, Any], out: Path) -> list[Verdict]:
         # No software version in the file: the same record gives the same picture.
         experiment.draw(record).savefig(image, format="png", metadata={"Software": None})
     verdicts = experiment.check(record)
+    page = markdown(_item_blocks(experiment, record, verdicts, level=1))
     write_atomically(out / f"{item.name}.png", image.getvalue())
-    page = _item_blocks(experiment, record, verdicts, level=1)
-    write_atomically(out / f"{item.name}.md", markdown(page))
+    write_atomically(out / f"{item.name}.md", page)
     return verdicts
 
 
@@ -73,22 +73,33 @@ def publish_index(items: Mapping[str, Item], out: Path) -> list[str]:
             continue
         try:
             verdicts = publish(item, record, out)
-            sections += _item_blocks(item.load(), record, verdicts, level=2)
-        except (LookupError, TypeError, ValueError) as error:
+            blocks = _item_blocks(item.load(), record, verdicts, level=2)
+            rows = [[Link(name), v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts]
+            html_page(name, [Grid(("item", *_HEADER), rows), *blocks])  # whether it can be written
+        except Exception as error:  # what a record of another version holds can fail in any way
+            if isinstance(error, OSError):  # of the disk
+                raise
             absent.append(name)
-            problems.append(
-                f"{name}.json does not fit this version of flatmin ({type(error).__name__}: "
-                f"{error}); compute it with --force."
-            )
+            problems.append(does_not_fit(name, error))
             continue
-        overview += [[Link(name), v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts]
-    blocks: list[Block] = [Heading(_TITLE, 1), Paragraph(_summary(overview, absent))]
+        sections += blocks
+        overview += rows
+    head: list[Block] = [Heading(_TITLE, 1), Paragraph(_summary(overview, absent))]
     if overview:
-        blocks += [Grid(("item", *_HEADER), overview)]
-    blocks += [Paragraph(f"**Not shown:** {problem}") for problem in problems]
-    write_atomically(out / "index.html", html_page(_TITLE, [*blocks, *sections]))
-    write_atomically(out / "index.md", markdown([*blocks, *sections]))
+        head += [Grid(("item", *_HEADER), overview)]
+    head += [Paragraph(f"**Not shown:** {problem}") for problem in problems]
+    write_atomically(out / "index.html", html_page(_TITLE, [*head, *sections]))
+    write_atomically(out / "index.md", markdown([*head, *sections]))
     return problems
+
+
+def does_not_fit(name: str, error: Exception) -> str:
+    """Say that a stored record cannot be shown, and what to do."""
+    text = " ".join(str(error).split())
+    return (
+        f"{name}.json does not fit this version of flatmin ({type(error).__name__}: {text[:200]}); "
+        "compute it with --force."
+    )
 
 
 def count(verdicts: list[Verdict]) -> str:

@@ -61,6 +61,10 @@ def _device_name(device: str) -> str:
     cpu = platform.processor() or platform.machine()
     listing = Path("/proc/cpuinfo")
     if listing.exists():
-        models = [row for row in listing.read_text().splitlines() if row.startswith("model name")]
+        models = [
+            row
+            for row in listing.read_text("utf-8", "replace").splitlines()
+            if row.startswith("model name")
+        ]
         cpu = models[0].partition(":")[2].strip() if models else cpu
     return f"{device} on {cpu}" if device != "cpu" else f"CPU, {cpu}"

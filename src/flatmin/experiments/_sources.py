@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from flatmin._streams import stream
 from flatmin.data import Batches, ImageSet, load_cifar10, load_cifar100, load_digits
+from flatmin.experiments._own_batches import own_batches
 from flatmin.experiments._subject import one_line
-from flatmin.objective._batches import Examples, apply, regroup
+from flatmin.objective._batches import Examples
 from flatmin.train import CheckpointError, load_checkpoint, newest_checkpoint
 from flatmin.train.networks import build_network
+from flatmin.train.parts import hold_out
 
 _PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -59,8 +62,8 @@ def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module,
 def load_batches(
     text: str | None,
     *,
-    dataset: str,
-    part: str,
+    dataset: str | None,
+    part: str | None,
     examples: int,
     batch_size: int,
     seed: int,
@@ -69,9 +72,12 @@ def load_batches(
     """Load a number of examples, the same ones for the same seed.
 
     Args:
-        text: Folder of CIFAR, or ``module:callable`` that returns batches; None for the digits.
-        dataset: ``cifar10`` or ``cifar100``: what is in the folder.
-        part: ``train`` or ``test``; a function's batches are taken as they come.
+        text: Folder of CIFAR, or ``module:callable`` that returns batches or a data set; None for
+            the digits.
+        dataset: ``cifar10`` (also None) or ``cifar100``: what is in the folder.
+        part: ``train`` (also None) or ``test``; of a checkpoint's own images, ``train`` are those
+            it was trained on, without the held-out ones. Both are None for a function, whose
+            batches are taken as they come.
         examples: How many, at most.
         batch_size: In each batch.
         seed: Chooses the images.
@@ -84,21 +90,30 @@ def load_batches(
         ValueError: If there is no such data.
     """
     if text is not None and not os.path.exists(text) and _PYTHON.fullmatch(text):
+        for option, value in (("dataset", dataset), ("part", part)):
+            if value is not None:
+                raise ValueError(
+                    f"--{option} is for folders of images, and {text} is a function, whose batches "
+                    "are taken as they come; leave it out."
+                )
         taken: Any = _call(text)
         facts: dict[str, Any] = {"source": text}
         try:
-            batches = _first(taken, examples, batch_size)
-        except (TypeError, ValueError, AttributeError) as error:
+            batches = own_batches(taken, examples, batch_size)
+        except Exception as error:  # what a stranger's function returns can fail in any way
             raise ValueError(
                 f"{text} must return batches, pairs of inputs and a tensor of targets, got "
-                f"{type(taken).__name__} ({error})."
+                f"{type(taken).__name__} ({one_line(error)})."
             ) from error
     else:
+        part = part or "train"
         images = _images(text, dataset, fingerprint)[part == "test"]
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        seen = None if fingerprint is None else images.fingerprint() in fingerprint.get("data", [])
+        if fingerprint is not None and seen and part == "train":
+            images, _ = hold_out(images, fingerprint["config"].get("validation", 0))
+        order = torch.randperm(len(images), generator=stream("examples", seed))
         chosen = images.subset(order[:examples])
         batches = list(Batches(chosen, min(batch_size, len(chosen)), shuffle=False))
-        seen = None if fingerprint is None else images.fingerprint() in fingerprint.get("data", [])
         facts = {"source": images.source, "part": part, "seen_in_training": seen}
     facts["examples"] = sum(len(targets) for _, targets in batches)
     if not facts["examples"]:
@@ -178,19 +193,8 @@ def _call(text: str) -> Any:
         ) from error
 
 
-def _first(batches: Any, examples: int, batch_size: int) -> list[Examples]:
-    kept: list[Examples] = []
-    room = examples
-    for inputs, targets in batches:
-        kept.append((apply(lambda t: t[:room], inputs), targets[:room]))  # noqa: B023
-        room -= len(kept[-1][1])
-        if room <= 0:
-            break
-    return list(regroup(kept, batch_size))
-
-
 def _images(
-    text: str | None, dataset: str, fingerprint: Mapping[str, Any] | None
+    text: str | None, dataset: str | None, fingerprint: Mapping[str, Any] | None
 ) -> tuple[ImageSet, ImageSet]:
     if text is not None:
         return (load_cifar100 if dataset == "cifar100" else load_cifar10)(text)

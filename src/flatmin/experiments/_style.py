@@ -70,6 +70,16 @@ def subplots(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+def verbatim(text: str) -> str:
+    r"""Names of files and functions as a figure can show them: dollars are no formula there.
+
+    Example:
+        >>> print(verbatim("w\udcff of $5"))
+        w\udcff of \$5
+    """
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
 def letter(axes: Iterable[Axes]) -> None:
     """Put (a), (b), … before the titles."""
     for index, ax in enumerate(axes):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flatmin.experiments._own_targets import fitting_loss
 from flatmin.objective import EmpiricalLoss
-from flatmin.objective._batches import Examples, apply, arguments
+from flatmin.objective._batches import Examples, Inputs, apply, arguments
 from flatmin.symmetry import Scalings, find_scalings
 
 
@@ -40,7 +42,7 @@ def fit(
 
     Args:
         model: The network; moved.
-        batches: Inputs, and targets: integers for cross-entropy, others for squared errors.
+        batches: Inputs, and targets: classes for cross-entropy, others for squared errors.
         device: Where to measure.
         dtype: In which floating type.
 
@@ -57,37 +59,71 @@ def fit(
         return t.to(device, dtype if t.is_floating_point() else None)
 
     placed = [(apply(moved, inputs), moved(targets)) for inputs, targets in batches]
-    inputs, targets = placed[0]
-    classes = not targets.is_floating_point()
-    loss = F.cross_entropy if classes else F.mse_loss
-    args, kwargs = arguments(inputs)
-    shapes = ", ".join(str(list(t.shape)) for t in [*args, *kwargs.values()])
+    sizes = [len(targets) for _, targets in placed]
+    if not sum(sizes):
+        raise ValueError("there must be at least one example, got none.")
+    outputs = _outputs(model, placed[0][0], dtype)
+    if outputs.ndim == 0 or len(outputs) != sizes[0]:
+        raise ValueError(
+            f"the network must return a row for each example, got the shape {list(outputs.shape)} "
+            f"for {sizes[0]} examples; give the examples in the first dimension."
+        )
+    loss, targets = fitting_loss(outputs, torch.cat([targets for _, targets in placed]))
+    inputs = [inputs for inputs, _ in placed]
+    return Subject(model, loss, list(zip(inputs, torch.split(targets, sizes), strict=True)))
+
+
+@contextmanager
+def made_in(dtype: torch.dtype) -> Iterator[None]:
+    """What a forward makes itself, such as the first state of a recurrence, gets this type too.
+
+    Args:
+        dtype: A floating type, that of the network and its inputs.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
     try:
-        with torch.no_grad():
-            outputs = model(*args, **kwargs)
-    except Exception as error:  # a stranger's network can fail in any way
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _outputs(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> Tensor:
+    """Try the network on a batch."""
+    outputs, error = _tried(model, inputs, dtype)
+    if error is not None:
+        args, kwargs = arguments(inputs)
+        shapes = ", ".join(str(list(t.shape)) for t in [*args, *kwargs.values()])
         raise ValueError(
             f"the network does not take these data, inputs of shape {shapes}: "
-            f"{one_line(error)}; name others with --data."
+            f"{one_line(error)}; {_remedy(model, inputs, dtype)}."
         ) from error
     if not isinstance(outputs, Tensor):
         raise ValueError(
             f"the network must return one tensor, got {type(outputs).__name__}; wrap it in a "
             "module that returns the logits."
         )
-    if classes and outputs.ndim > 1:
-        highest = max(int(t.max()) for _, t in placed)
-        if highest >= outputs.shape[1]:
-            raise ValueError(
-                f"the network tells {outputs.shape[1]} classes apart, but the data have a class "
-                f"{highest}; name the data it was trained on with --data and --dataset."
-            )
-    if not classes and outputs.shape != targets.shape:
-        raise ValueError(
-            f"targets that are no integers must have the shape of the outputs, "
-            f"{list(outputs.shape)}, got {list(targets.shape)}."
-        )
-    return Subject(model, loss, placed)
+    return outputs
+
+
+def _remedy(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> str:
+    """What makes the network take its inputs, found by trying."""
+    floating = apply(lambda t: t.to(dtype), inputs)
+    if _tried(model, floating, dtype)[1] is None:
+        return "integers are passed on as they are, so give these in floating point"
+    single = apply(lambda t: t.float() if t.is_floating_point() else t, inputs)
+    if _tried(model.float(), single, torch.float32)[1] is None:
+        return "it makes float32 numbers itself, so measure with --precision fp32"
+    return "name others with --data"
+
+
+def _tried(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> tuple[Any, Exception | None]:
+    args, kwargs = arguments(inputs)
+    try:
+        with torch.no_grad(), made_in(dtype):
+            return model(*args, **kwargs), None
+    except Exception as error:  # a stranger's network can fail in any way
+        return None, error
 
 
 def scalings_of(subject: Subject) -> tuple[Scalings | None, str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from flatmin import Ball, Elementwise
+from flatmin._streams import seed_for, stream
 from flatmin.data import figure8
-from flatmin.experiments._files import write_atomically
+from flatmin.experiments._files import read_checked, write_checked
 from flatmin.experiments._progress import progress
 from flatmin.models import ReportMLP
 from flatmin.train import Ensemble, ensemble_outputs, stack_networks
@@ -116,15 +116,16 @@ def train(
         schedule=partial(CosineAnnealingLR, T_max=epochs),
     )
     kept = scratch / f"{description}.pt"
-    if kept.exists():
-        ensemble.load_state_dict(torch.load(kept))
+    saved = read_checked(kept)  # a damaged one begins anew
+    if saved is not None:
+        ensemble.load_state_dict(torch.load(io.BytesIO(saved)))
     for epoch in progress(range(ensemble.epoch, epochs), description):
         order = _orders(ways, variances, seeds, epoch, points)
         ensemble.train_epoch(inputs, targets, order, BATCH)
         if ensemble.epoch % EPOCHS_BETWEEN_SAVES == 0:
             buffer = io.BytesIO()
             torch.save(ensemble.state_dict(), buffer)
-            write_atomically(kept, buffer.getvalue())
+            write_checked(kept, buffer.getvalue())
     return Trained(
         {name: p.reshape(*shape, *p.shape[1:]) for name, p in ensemble.params.items()},
         [
@@ -139,7 +140,7 @@ def labeled_points(
 ) -> tuple[Tensor, Tensor]:
     """Sets of points ``[variances, seeds, points, 2]`` with labels, one generator per seed."""
     sets = [
-        figure8(points, torch.tensor(variances), generator=_generator(purpose, seed))
+        figure8(points, torch.tensor(variances), generator=stream(purpose, seed))
         for seed in range(seeds)
     ]
     return torch.stack([x for x, _ in sets], dim=1), torch.stack([y for _, y in sets], dim=1)
@@ -162,7 +163,7 @@ def test(params: dict[str, Tensor], points: int, description: str) -> tuple[Tens
 
     def of_seed(seed: int) -> Tensor:
         own = {name: p[:, :, seed].flatten(0, 1) for name, p in params.items()}
-        sets = figure8(points, TEST_VARIANCES, generator=_generator("test", seed))
+        sets = figure8(points, TEST_VARIANCES, generator=stream("test", seed))
         return torch.stack([scores(own, x, y) for x, y in zip(*sets, strict=True)], dim=-1)
 
     every = side_by_side(of_seed, progress(range(shape[2]), description))
@@ -188,7 +189,7 @@ def scores(params: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor
 
 def _start(way: Way, number: int, variance: float, seed: int) -> ReportMLP:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_number("start", number if way.as_reported else "", variance, seed))
+        torch.manual_seed(seed_for("start", number if way.as_reported else "", variance, seed))
         return ReportMLP()
 
 
@@ -200,7 +201,7 @@ def _orders(
     def of(*name: object) -> Tensor:
         return torch.stack(
             [
-                torch.randperm(points, generator=_generator("order", *name, v, s, epoch))
+                torch.randperm(points, generator=stream("order", *name, v, s, epoch))
                 for v in variances
                 for s in range(seeds)
             ]
@@ -213,12 +214,3 @@ def _orders(
     return torch.cat(
         [of(w)[:, slices] if way.as_reported else shared for w, way in enumerate(ways)]
     )
-
-
-def _generator(*name: object) -> torch.Generator:
-    return torch.Generator().manual_seed(_number(*name))
-
-
-def _number(*name: object) -> int:
-    """A seed of its own for everything that is random."""
-    return int.from_bytes(hashlib.sha256(repr(name).encode()).digest()[:7], "big")

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from flatmin.experiments._blocks import written
-from flatmin.experiments._files import write_atomically
+from flatmin.experiments._files import read_json, write_atomically
 from flatmin.experiments._harness import Table, Verdict
 from flatmin.experiments._invariance_panels import panels
 from flatmin.experiments._progress import progress
@@ -365,6 +365,6 @@ def _wide_verdict(numbers: dict[str, Any], mode: str) -> Verdict:
 
 def _kept(file: Path, compute: Callable[[], Any]) -> Any:
     """A finished part, from before the interruption or from now."""
-    if not file.exists():
+    if read_json(file) is None:
         write_atomically(file, json.dumps(compute()))
-    return json.loads(file.read_text())
+    return read_json(file)

@@ -1,0 +1,73 @@
+"""Batches as a stranger's function returns them: pairs whose examples belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from flatmin.objective._batches import Examples, apply, arguments, regroup
+
+
+def own_batches(taken: Any, examples: int, batch_size: int) -> list[Examples]:
+    """Take the first examples, in the order in which they come.
+
+    Args:
+        taken: Batches, pairs of inputs and targets; one such pair; or a data set of torch, whose
+            examples are put together as a ``DataLoader`` does.
+        examples: How many, at most.
+        batch_size: In each batch.
+
+    Returns:
+        The batches.
+
+    Raises:
+        TypeError: If something else comes.
+        ValueError: If inputs and targets differ in length.
+    """
+    kept: list[Examples] = []
+    room = examples
+    for number, batch in enumerate(_batches(taken, batch_size)):
+        inputs, targets = _pair(batch, number)
+        kept.append((apply(lambda t: t[:room], inputs), targets[:room]))  # noqa: B023
+        room -= len(kept[-1][1])
+        if room <= 0:
+            break
+    return list(regroup(kept, batch_size))
+
+
+def _batches(taken: Any, batch_size: int) -> Iterable[Any]:
+    if isinstance(taken, Dataset):
+        return DataLoader(taken, batch_size=batch_size)
+    # No batch is a tensor, so this is no list of two of them.
+    if isinstance(taken, tuple | list) and len(taken) == 2 and isinstance(taken[1], Tensor):
+        return [taken]
+    if isinstance(taken, Tensor | Mapping | str):
+        raise TypeError(f"a {type(taken).__name__} is no sequence of pairs")
+    iterable: Iterable[Any] = taken
+    return iterable
+
+
+def _pair(batch: Any, number: int) -> Examples:
+    """Check that a batch is one, and that each of its inputs has its target."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        count = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+        raise TypeError(f"batch {number} is a {type(batch).__name__}{count}, expected a pair")
+    inputs, targets = batch
+    args, kwargs = arguments(inputs)
+    tensors = [*args, *kwargs.values(), targets]
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"batch {number} holds a {type(tensor).__name__}, expected tensors")
+        if not tensor.ndim:
+            raise TypeError(f"batch {number} holds a single number, expected a row of examples")
+    lengths = [len(tensor) for tensor in tensors]
+    if len(set(lengths)) > 1:
+        shown = " and ".join(map(str, lengths[:-1]))
+        raise ValueError(
+            f"batch {number} has {shown} inputs and {lengths[-1]} targets, expected one target for "
+            "each input"
+        )
+    return inputs, targets
