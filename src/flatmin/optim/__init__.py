@@ -2,5 +2,7 @@
 
 from flatmin.optim._report import StepReport
 from flatmin.optim.sam import ASAM, SAM
+from flatmin.optim.select import perturb_only
+from flatmin.optim.when import Every, When
 
-__all__ = ["ASAM", "SAM", "StepReport"]
+__all__ = ["ASAM", "SAM", "Every", "StepReport", "When", "perturb_only"]

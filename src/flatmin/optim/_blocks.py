@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import threading
+from abc import ABC
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
-from torch import nn
-from torch._compile import _disable_dynamo
-from torch.optim import Optimizer
 
-from flatmin.ball import Ball
 from flatmin.optim import _gradients as gradients
-from flatmin.optim._climb import ascend
-from flatmin.optim._pieces import Piece, names_of, pieces_of
-from flatmin.optim._replay import Replay
 from flatmin.optim._restore import Saved
-from flatmin.optim._visit import Visit
-from flatmin.optim._wrapper import Wrapper, check_base, check_model
+from flatmin.optim._variant import Variant
 
 
-class Blocks(Wrapper, ABC):
+class _Here(threading.local):
+    """How many blocks are open in this thread."""
+
+    open = 0
+
+
+_here = _Here()
+
+
+class Blocks(Variant, ABC):
     """A wrapper that lends its weights to a perturbed point, and takes them back."""
-
-    @_disable_dynamo  # a compiled function may build its optimizer
-    def __init__(
-        self,
-        base: Optimizer,
-        *,
-        model: nn.Module | None,
-        fused: bool,
-        **group_defaults: float,
-    ) -> None:
-        # ``group_defaults`` are set in each group that does not have its own.
-        check_base(base, type(self).__name__)
-        check_model(model)
-        self.fused = fused
-        self.model = model
-        self._group_defaults = group_defaults
-        self._visit = Visit()
-        self._adopt(base)
-        self._complete_groups()
-
-    @abstractmethod
-    def _ball(self, group: dict[str, Any]) -> Ball:
-        """The neighbourhood of one parameter group."""
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:
@@ -100,7 +78,11 @@ class Blocks(Wrapper, ABC):
         visit.failure = before[1]
         visit.open, visit.climbed, visit.ever = True, True, True
         try:
-            with self._replay.second_pass() if self._replay else nullcontext():
+            with (
+                self._one_ball(),
+                self._replay.second_pass() if self._replay else nullcontext(),
+                self._combine(),
+            ):
                 try:
                     try:
                         with torch.no_grad():
@@ -181,40 +163,20 @@ class Blocks(Wrapper, ABC):
             gradients.bring_back(visit.earlier)
         visit.watch(gradients.parameters(self.param_groups))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the replay, which hangs on the model that this instance knows."""
-        return {key: value for key, value in super().__getstate__().items() if key != "_replay"}
-
-    def _adopt(self, base: Optimizer) -> None:
-        super()._adopt(base)
-        self._replay = Replay(self.model) if self.model is not None else None
-
-    def _complete_groups(self) -> None:
-        super()._complete_groups()
-        for group in self.param_groups:
-            self._ball(group)
-
-    def _names(self, group: dict[str, Any]) -> list[str | None]:
-        """The name of each parameter of a group, where it has one."""
-        return names_of(group, self.model)
-
-    def _climbs(self) -> bool:
-        """Whether any group has a ball to climb in."""
-        return any(self._ball(group).rho != 0 for group in self.param_groups)
-
-    def _climb(self, saved: Saved) -> None:
-        """Shift the weights, unless the gradient is not finite."""
-        visit = self._visit
-        pieces: list[Piece] = []
-        outside = []
-        for group in self.param_groups:
-            ball = self._ball(group)
-            if ball.rho == 0:
-                outside.append(group)
-            else:
-                pieces += pieces_of(group, ball, self._names(group), fused=self.fused)
-        visit.report, failure = ascend(pieces, outside, self.param_groups, saved)
-        visit.failure = failure or visit.failure
+    @contextmanager
+    def _one_ball(self) -> Iterator[None]:
+        """Warn where the block stands in that of another optimizer."""
+        if _here.open:
+            self._visit.tell(
+                "perturbed() was entered inside that of another optimizer: these are two balls, "
+                "and each gradient is taken where the other one has moved the weights to. For one "
+                f"ball over both write {type(self).__name__}([first, second])."
+            )
+        _here.open += 1
+        try:
+            yield
+        finally:
+            _here.open -= 1
 
     def _refuse_added(self) -> None:
         """Refuse to climb along, and then to clear, what an earlier block has made."""
@@ -246,7 +208,7 @@ class Blocks(Wrapper, ABC):
         made = gradients.any_in(self.param_groups)
         if given and not made:
             visit.failure = "the body of perturbed() made no gradient"
-        if made and not given and self._climbs():
+        if made and not given and self.due:
             visit.tell(
                 "perturbed() found no gradient to climb along, so its body ran at the weights; "
                 "make the first pass before the block, and clear gradients only before that."

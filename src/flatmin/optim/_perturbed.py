@@ -18,7 +18,7 @@ class Perturbed(Blocks):
     """A base optimizer that steps with the gradient of a perturbed point.
 
     It is a torch optimizer, so whatever works on one (schedulers, ``GradScaler``, checkpoints)
-    works on it. A variant says by ``_ball`` which neighbourhood it climbs in.
+    works on it. What a variant may answer differently is in ``Variant``.
     """
 
     @property
@@ -73,9 +73,9 @@ class Perturbed(Blocks):
         Args:
             closure: Clears the gradients, evaluates the loss, calls ``backward`` and returns the
                 loss; called twice, at the weights and at the perturbed point. One that makes no
-                gradients is called once, and so is any if every rho is zero. Without it, the
-                gradients in ``.grad`` are used as they are: those that the body of ``perturbed()``
-                made, or, without such a block, ordinary ones.
+                gradients is called once, and so is any in a step that is not ``due``. Without it,
+                the gradients in ``.grad`` are used as they are: those that the body of
+                ``perturbed()`` made, or, without such a block, ordinary ones.
 
         Returns:
             What the first call of ``closure`` returned, the loss at the weights; None without one.
@@ -92,7 +92,7 @@ class Perturbed(Blocks):
                 "leave the block first."
             )
         loss = self._evaluate(closure) if closure is not None else None
-        if not visit.ever and self._climbs() and gradients.any_in(self.param_groups):
+        if not visit.ever and self.due and gradients.any_in(self.param_groups):
             visit.tell(
                 f"{type(self).__name__} has never been in perturbed(): this is a step of its base "
                 "alone. Make the second pass in `with optimizer.perturbed():`, or give step() a "
@@ -109,6 +109,7 @@ class Perturbed(Blocks):
             )
         else:
             self.base.step()
+            self._count()
         visit.reset()
         visit.watch(gradients.parameters(self.param_groups))
         if self._replay:
@@ -135,12 +136,16 @@ class Perturbed(Blocks):
         if self._replay:
             self._replay.forget()
 
+    def _count(self) -> None:
+        for group in self.param_groups if self.when is not None else ():
+            group["sam_steps"] += 1
+
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
         """Run both passes of a closure; give what the first call returned."""
         visit, params = self._visit, gradients.parameters(self.param_groups)
         with torch.enable_grad():
             loss, made, added = first_call(closure, params, visit)
-            if not made or not self._climbs():
+            if not made or not self.due:
                 return loss
             if added:
                 raise RuntimeError(

@@ -118,9 +118,14 @@ class Fused(Piece):
 
 
 def pieces_of(
-    group: dict[str, Any], ball: Ball, names: list[str | None], *, fused: bool
+    group: dict[str, Any],
+    direction: Callable[[Tensor], Tensor | None],
+    ball: Ball,
+    names: list[str | None],
+    *,
+    fused: bool,
 ) -> list[Piece]:
-    """What has a gradient in a group, cut for the climb."""
+    """What has a direction in a group, cut for the climb."""
     pairs: Pairs = []
     fuse: set[str] = set()
     taken: set[str] = set()
@@ -128,10 +133,14 @@ def pieces_of(
         # Two models that share an optimizer may have names in common.
         known = name if name and name not in taken else f"{i}.{name or ''}"
         taken.add(known)
-        if fused and not _fused.is_held(p):  # a gradient that the user holds must stay what it is
-            fuse.add(known)
-        if p.grad is not None:
-            pairs.append((known, p, p.grad))
+        # What somebody else looks at must stay what it is: a gradient that the user holds, or a
+        # direction that is none.
+        held = not fused or _fused.is_held(p)
+        g = direction(p)
+        if g is not None:
+            pairs.append((known, p, g))
+            if not held and g is p.grad:
+                fuse.add(known)
     return list(cut(ball, -1.0 if group.get("maximize") else 1.0, pairs, fuse=fuse))
 
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from flatmin.optim import _sharded
 from flatmin.optim._gradients import parameters
+from flatmin.optim._several import Several
 from flatmin.optim._visit import Visit
 
 # The base owns its hooks; the wrapper shows the same dictionaries, so that each fires once.
@@ -152,12 +153,14 @@ class Wrapper(Optimizer):
             )
 
 
-def check_base(base: object, wrapper: str) -> None:
-    """Refuse what no wrapper can stand around.
+def checked_base(base: object, wrapper: str) -> Optimizer:
+    """Refuse what no wrapper can stand around; make one of several.
 
     Raises:
         TypeError: If it is no optimizer, is a wrapper itself, or cannot step without a closure.
     """
+    if isinstance(base, list | tuple) and base:
+        return Several([checked_base(one, wrapper) for one in base])
     if isinstance(base, Wrapper) or not isinstance(base, Optimizer):
         got = base.__name__ if isinstance(base, type) else type(base).__name__
         raise TypeError(
@@ -170,6 +173,7 @@ def check_base(base: object, wrapper: str) -> None:
             f"{type(base).__name__} needs a closure of its own to step, which would run at the "
             f"unperturbed weights; wrap an optimizer that steps with the gradients it is given."
         )
+    return base
 
 
 def check_model(model: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -9,6 +10,7 @@ from torch.optim import Optimizer
 
 from flatmin.ball import Ball
 from flatmin.optim._perturbed import Perturbed
+from flatmin.optim.when import When
 from flatmin.scale import Elementwise
 
 
@@ -22,7 +24,7 @@ class SAM(Perturbed):
 
     Args:
         base: Any torch optimizer that needs no closure, already built. It is shared, not copied:
-            its groups, state and hooks are this optimizer's.
+            its groups, state and hooks are this optimizer's. Several in a list share one ball.
         rho: Radius of the ball, in parameter units. A group may set its own as ``sam_rho``; a
             group with ``sam_rho = 0`` takes no part in the perturbation or its norm.
         p: Order of the norm, from 1 to infinity.
@@ -30,9 +32,10 @@ class SAM(Perturbed):
             leaves its buffers (BatchNorm statistics) alone and sees the dropout masks of the first.
         fused: Whether to fuse the arithmetic with ``torch.compile``: faster steps on large
             networks after a compilation at the first one.
+        when: In which steps to perturb, such as ``Every(5)``; None for all.
 
     Raises:
-        TypeError: If ``base`` is no torch optimizer instance, or ``model`` no module.
+        TypeError: If ``base`` is no torch optimizer instance, nor several, or ``model`` no module.
         ValueError: If ``rho`` is negative or not finite, or ``p`` is below one.
 
     Example:
@@ -55,15 +58,16 @@ class SAM(Perturbed):
 
     def __init__(
         self,
-        base: Optimizer,
+        base: Optimizer | Sequence[Optimizer],
         rho: float = 0.05,
         *,
         p: float = 2.0,
         model: nn.Module | None = None,
         fused: bool = False,
+        when: When | None = None,
     ) -> None:
         self.p = p
-        super().__init__(base, model=model, fused=fused, sam_rho=rho)
+        super().__init__(base, model=model, fused=fused, when=when, sam_rho=rho)
 
     def _ball(self, group: dict[str, Any]) -> Ball:
         return Ball(group["sam_rho"], self.p)
@@ -90,9 +94,10 @@ class ASAM(Perturbed):
         p: Order of the norm, from 1 to infinity.
         model: As for ``SAM``.
         fused: As for ``SAM``.
+        when: As for ``SAM``.
 
     Raises:
-        TypeError: If ``base`` is no torch optimizer instance, or ``model`` no module.
+        TypeError: If ``base`` is no torch optimizer instance, nor several, or ``model`` no module.
         ValueError: If ``rho`` or ``eta`` is negative or not finite, ``p`` is below one, or the
             parameters have no names and ``biases=False`` needs them.
 
@@ -116,7 +121,7 @@ class ASAM(Perturbed):
 
     def __init__(
         self,
-        base: Optimizer,
+        base: Optimizer | Sequence[Optimizer],
         rho: float = 0.5,
         eta: float = 0.01,
         *,
@@ -124,10 +129,11 @@ class ASAM(Perturbed):
         p: float = 2.0,
         model: nn.Module | None = None,
         fused: bool = False,
+        when: When | None = None,
     ) -> None:
         self.p = p
         self.biases = biases
-        super().__init__(base, model=model, fused=fused, sam_rho=rho, sam_eta=eta)
+        super().__init__(base, model=model, fused=fused, when=when, sam_rho=rho, sam_eta=eta)
 
     def _ball(self, group: dict[str, Any]) -> Ball:
         return Ball(group["sam_rho"], self.p, Elementwise(group["sam_eta"], self.biases))
