@@ -1,0 +1,69 @@
+"""One pass over the data: the loss of each batch, while the model is at a point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flatmin._types import Params
+from flatmin.objective._batches import Examples, apply, arguments
+from flatmin.objective._checks import checked_loss
+from flatmin.objective._derivatives import ordinary
+from flatmin.objective._structure import map_tensors
+from flatmin.objective._substitution import Substitution
+
+LossFunction = Callable[[Any, Tensor], Tensor]
+
+
+class Evaluated(NamedTuple):
+    """A batch whose loss is known: what it was computed from is still in place."""
+
+    loss: Tensor
+    outputs: Any
+    targets: Tensor
+    substitution: Substitution
+
+    @property
+    def point(self) -> dict[str, Tensor]:
+        """The leaves to differentiate by."""
+        return self.substitution.point
+
+
+def evaluate(
+    model: nn.Module,
+    loss_function: LossFunction,
+    batches: Iterable[Examples],
+    params: Params,
+    use: Callable[[Evaluated], None],
+) -> int:
+    """Hand each batch to ``use``, which runs while the model is at the point.
+
+    Returns:
+        How many examples there were.
+    """
+    device = device_of(model)
+    substitution = Substitution(model, loss_function, params)
+    seen = 0
+    for inputs, targets in batches:
+        seen += len(targets)
+        args, kwargs = arguments(apply(lambda t: ordinary(t.to(device)), inputs))
+        aims = _widened(ordinary(targets.to(device)))
+        # Fresh state: statistics that a forward pass updates must not reach the next one.
+        with substitution.fresh():
+            outputs = map_tensors(_widened, model(*args, **kwargs))
+            use(Evaluated(checked_loss(loss_function, outputs, aims), outputs, aims, substitution))
+    substitution.check_unchanged()
+    return seen
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where inputs go: to the first parameter."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _widened(t: Tensor) -> Tensor:
+    return t.double() if t.is_floating_point() else t
