@@ -110,12 +110,12 @@ class EmpiricalLoss:
         Returns:
             A scalar tensor, in units of the loss.
         """
-        total = self._zero()
 
         def add(at: Evaluated, share: float) -> None:
             total.add_(at.loss, alpha=share)
 
         with self._measuring(), torch.no_grad():
+            total = self._zero()
             self._processes().check_same_point(params)
             self._evaluate(params, add)
         return self.reduce(total)
@@ -131,13 +131,13 @@ class EmpiricalLoss:
             does not depend on a parameter.
         """
         derivatives.check(params)
-        loss_sum, grad_sum = self._zero(), _zeros(params)
 
         def add(at: Evaluated, share: float) -> None:
             loss_sum.add_(at.loss.detach(), alpha=share)
             _accumulate(grad_sum, derivatives.gradient(at.loss, at.point), share)
 
         with self._measuring(), torch.enable_grad():
+            loss_sum, grad_sum = self._zero(), _zeros(params)
             self._processes().check_same_point(params)
             self._evaluate(params, add)
         return self.reduce(loss_sum), self._reduced(grad_sum, params)
@@ -153,13 +153,13 @@ class EmpiricalLoss:
             A tensor for each name in ``params``.
         """
         derivatives.check(params)
-        total = _zeros(params)
 
         def add(at: Evaluated, share: float) -> None:
             _accumulate(total, derivatives.second(at.loss, at.point, vector), share)
 
         # The fused kernels of attention cannot be differentiated twice.
         with self._measuring(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            total = _zeros(params)
             self._processes().check_same_point(params, vector)
             self._evaluate(params, add)
         return self._reduced(total, params)
