@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 # Losses this many roundings apart, relative to their size, are of two functions.
 _ROUNDINGS = 1000.0
@@ -29,6 +30,12 @@ def check_model(model: object) -> None:
             raise TypeError(
                 f"model must be the plain network, got a scripted {type(module).__name__}, whose "
                 "parameters cannot be replaced; pass what it was made from."
+            )
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(
+                f"the parameters of the model must have numbers, but {name!r} waits for a first "
+                "batch; call the model on one."
             )
 
 
@@ -70,10 +77,12 @@ def checked_loss(
     except (TypeError, AttributeError) as error:
         if isinstance(outputs, Tensor):
             raise
+        key = "0" if isinstance(outputs, tuple | list) else "'logits'"
+        pick = f"outputs[{key}]" if hasattr(outputs, "__getitem__") else "outputs.logits"
         raise TypeError(
             f"loss_function must take what the model returns, a {type(outputs).__name__}, but "
             "failed on it; let it pick the tensor out, as in lambda outputs, targets: "
-            "cross_entropy(outputs[0], targets)."
+            f"cross_entropy({pick}, targets)."
         ) from error
     if not isinstance(loss, Tensor) or loss.ndim != 0 or loss.is_complex():
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flatmin._types import Params
-from flatmin.objective._batches import Examples, apply, arguments
+from flatmin.objective._batches import Examples, Inputs, apply, arguments
 from flatmin.objective._checks import checked_loss
 from flatmin.objective._derivatives import ordinary
 from flatmin.objective._structure import map_tensors
@@ -22,9 +22,12 @@ class Evaluated(NamedTuple):
     """A batch whose loss is known: what it was computed from is still in place."""
 
     loss: Tensor
+    inputs: Inputs
     outputs: Any
     targets: Tensor
     substitution: Substitution
+    loss_function: LossFunction
+    loss_of: LossFunction
 
     @property
     def point(self) -> dict[str, Tensor]:
@@ -46,15 +49,24 @@ def evaluate(
     """
     device = device_of(model)
     substitution = Substitution(model, loss_function, params)
+
+    def outputs_of(inputs: Inputs) -> Any:
+        args, kwargs = arguments(inputs)
+        return map_tensors(_widened, model(*args, **kwargs))
+
+    def loss_of(inputs: Inputs, targets: Tensor) -> Tensor:
+        return loss_function(outputs_of(inputs), targets)
+
     seen = 0
-    for inputs, targets in batches:
-        seen += len(targets)
-        args, kwargs = arguments(apply(lambda t: ordinary(t.to(device)), inputs))
-        aims = _widened(ordinary(targets.to(device)))
+    for given, aims in batches:
+        seen += len(aims)
+        inputs = apply(lambda t: ordinary(t.to(device)), given)
+        targets = _widened(ordinary(aims.to(device)))
         # Fresh state: statistics that a forward pass updates must not reach the next one.
         with substitution.fresh():
-            outputs = map_tensors(_widened, model(*args, **kwargs))
-            use(Evaluated(checked_loss(loss_function, outputs, aims), outputs, aims, substitution))
+            outputs = outputs_of(inputs)
+            loss = checked_loss(loss_function, outputs, targets)
+            use(Evaluated(loss, inputs, outputs, targets, substitution, loss_function, loss_of))
     substitution.check_unchanged()
     return seen
 

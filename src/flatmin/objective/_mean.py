@@ -1,48 +1,57 @@
-"""Whether a loss function is a mean over examples, so that it does not matter how they are batched.
+"""Whether a loss function is a mean over examples, however they are batched.
 
-It is asked again about parts of the outputs that are known, so that the model is not.
+It is asked again about parts of the outputs that are known. Only where the model has computed a
+loss by itself is the model asked, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from flatmin.objective._evaluation import Evaluated
 from flatmin.objective._structure import map_tensors, tensors
 
 # What a loss function that works in float32 may differ by, relative to the loss.
 _ROUNDING = 1e-5
 
 _Block = tuple[Any, Tensor]
-"""Outputs and targets of some examples."""
+"""Outputs (or inputs) and targets of some examples."""
+
+_MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class MeanCheck:
     """Looks at batch after batch, and at what lies across the border of two.
+
+    Args:
+        model: The network, to know whether it mixes examples by itself.
 
     Attributes:
         sums: A sentence, where the loss function gives a sum.
         mixes: A sentence, where it is another function for other batches.
     """
 
-    def __init__(self, loss: Callable[[Any, Tensor], Tensor]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.sums: str | None = None
         self.mixes: str | None = None
-        self._loss = loss
+        self._by_itself = any(isinstance(m, _MIXING) and m.training for m in model.modules())
         self._last: _Block | None = None
 
-    def look(self, outputs: Any, targets: Tensor) -> None:
+    def look(self, at: Evaluated) -> None:
         """Ask about the halves of a batch, and about its first with the last of the one before."""
-        count = len(targets)
-        if not count or not all(t.ndim and len(t) == count for t in tensors(outputs)):
+        count = len(at.targets)
+        whole, self._loss = (at.outputs, at.targets), at.loss_function
+        if any(t.ndim == 0 for t in tensors(at.outputs)) and not self._by_itself:
+            whole, self._loss = (at.inputs, at.targets), at.loss_of
+        if not count or not all(t.ndim and len(t) == count for t in tensors(whole[0])):
             self._last = None
             return
-        half = count // 2
-        parts = [_cut((outputs, targets), 0, half), _cut((outputs, targets), half, count)]
+        parts = [_cut(whole, 0, count // 2), _cut(whole, count // 2, count)]
         blocks = [block for block in parts if len(block[1])]
         if self._last is None and self.sums is None:
             self._ask_twice(blocks[-1])
@@ -78,8 +87,9 @@ class MeanCheck:
     def _of(self, block: _Block) -> float | None:
         # A loss that takes no other number of examples says nothing about them.
         try:
-            return self._loss(*block).item()
-        except (RuntimeError, ValueError, IndexError, TypeError):
+            with warnings.catch_warnings(action="ignore"):  # about parts that nobody gave
+                return float(self._loss(*block))
+        except Exception:  # a stranger's function can fail in any way
             return None
 
 

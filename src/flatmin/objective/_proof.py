@@ -9,7 +9,7 @@ from torch import nn
 
 from flatmin.objective import _checks as checks
 from flatmin.objective._conditions import devices_of
-from flatmin.objective._evaluation import Evaluated, LossFunction
+from flatmin.objective._evaluation import Evaluated
 from flatmin.objective._mean import MeanCheck
 from flatmin.objective._processes import Processes
 
@@ -17,9 +17,7 @@ Pass = Callable[[Callable[[Evaluated], None]], None]
 """A pass over the data at the model's own parameters."""
 
 
-def prove(
-    model: nn.Module, loss_function: LossFunction, run: Pass, processes: Processes
-) -> str | None:
+def prove(model: nn.Module, run: Pass, processes: Processes) -> str | None:
     """Refuse a loss that is no mean, no function, or another one where gradients are wanted.
 
     Returns:
@@ -28,8 +26,8 @@ def prove(
     Raises:
         ValueError: If the loss is refused, in all processes.
     """
-    mean, bypassed = MeanCheck(loss_function), list[str]()
-    first = _losses(run, lambda at: mean.look(at.outputs, at.targets))
+    mean, bypassed = MeanCheck(model), list[str]()
+    first = _losses(run, mean.look)
     # Another random state, so that dropout is caught even if the caller has seeded.
     for device in {torch.device("cpu"), *devices_of(model)}:
         torch.rand(1, device=device)

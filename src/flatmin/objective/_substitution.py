@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from flatmin._types import Params
 
@@ -55,10 +54,6 @@ class Substitution:
         for name, own in named.items():
             if id(own) in self._pairs:
                 continue
-            if is_lazy(own):
-                raise ValueError(
-                    f"the parameter {name!r} has no numbers yet; call the model on a batch first."
-                )
             # Integers, as in quantized layers, are no part of any point.
             copied = own.detach().clone() if _is_inexact(own) else own
             self._replace(name, own, copied, own)
@@ -139,7 +134,7 @@ def _checked(named: dict[str, nn.Parameter], name: str, given: Tensor) -> nn.Par
             f"the model has no parameter named {name!r}; its names are those of "
             "model.named_parameters()."
         )
-    if not is_lazy(named[name]) and named[name].shape != given.shape:
+    if named[name].shape != given.shape:
         raise ValueError(
             f"params must have the shapes of the model, {tuple(named[name].shape)} for {name!r}, "
             f"got {tuple(given.shape)}."

@@ -228,7 +228,7 @@ class EmpiricalLoss:
             self._evaluate(self.params, lambda at, share: use(at))
 
         with torch.no_grad():
-            self._mixes = prove(self.model, self.loss_function, run, self._processes())
+            self._mixes = prove(self.model, run, self._processes())
 
     def _processes(self) -> Processes:
         return Processes(self.group, device_of(self.model))
