@@ -7,6 +7,7 @@ tensors all carry that leading dimension: then each member has its own coefficie
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 
@@ -133,12 +134,21 @@ def _relative_norm(t: Tensor, order: float, dim: int) -> Tensor:
 
 def _lost(norm: Tensor) -> Tensor:
     """Whether squares may have vanished, or did overflow, on the way to a Euclidean norm."""
-    info = torch.finfo(norm.dtype)
-    return (norm < math.sqrt(info.tiny) / info.eps) | norm.isinf()
+    return (norm < _smallest(norm.dtype)) | norm.isinf()
 
 
 def _may_be_lost(norm: Tensor) -> bool:
-    return bool(_lost(norm).any())
+    if norm.ndim:
+        return bool(_lost(norm).any())
+    number = norm.item()  # a step of an optimizer comes along here
+    return number < _smallest(norm.dtype) or number == math.inf
+
+
+@functools.cache
+def _smallest(dtype: torch.dtype) -> float:
+    """Below it, what vanishes among the squares may be more than rounding."""
+    info = torch.finfo(dtype)
+    return math.sqrt(info.tiny) / info.eps
 
 
 def _list(tree: Params) -> list[Tensor]:
