@@ -94,6 +94,18 @@ class Shrinking:
         return iter(mine[:-1] if self.passes > 3 and self.rank == 1 else mine)
 
 
+class Branching(nn.Module):
+    """Another function where no gradients are wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x)
+        return out if torch.is_grad_enabled() else 2.0 * out
+
+
 def results(rank: int) -> dict[str, Any]:
     """Everything that is asked of one process."""
     world = dist.group.WORLD
@@ -111,6 +123,13 @@ def results(rank: int) -> dict[str, Any]:
     dropping = nn.Sequential(network(), nn.Dropout(0.5 if rank else 0.0))
     found["dropout"] = complaint(
         lambda: EmpiricalLoss(dropping, F.cross_entropy, part(rank, "unequal"), group=world)
+    )
+    weighted = nn.CrossEntropyLoss(weight=torch.arange(1.0, 5.0))
+    one_each = [tuple(map(torch.cat, zip(*part(rank, "unequal"), strict=True)))]
+    found["weighted"] = complaint(lambda: EmpiricalLoss(network(), weighted, one_each, group=world))
+    branching = Branching() if rank else network()
+    found["mode"] = complaint(
+        lambda: EmpiricalLoss(branching, F.cross_entropy, part(rank, "unequal"), group=world)
     )
     found["nothing"] = complaint(lambda: EmpiricalLoss(network(), F.cross_entropy, [], group=world))
     wrapped = DistributedDataParallel(network())

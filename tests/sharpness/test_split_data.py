@@ -51,6 +51,8 @@ def test_two_processes_equal_one(results: list[dict[str, Any]], shares: str) -> 
         ("other seeds", "ask for the loss at different points"),
         ("shrinking", "data changed between passes: 21 examples, then 20"),
         ("dropout", "must be the same each time"),
+        ("mode", "one function with and without gradients"),
+        ("weighted", "a mean over examples, whatever the batch"),
         ("nothing", "at least one example"),
         ("wrapped", "pass model.module"),
     ],
