@@ -7,8 +7,9 @@ are replaced by copies, so that whatever a forward pass writes is gone when the 
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 
 from flatmin._types import Params
 
-_CONTAINERS = (dict, OrderedDict, defaultdict, list, deque)
+_CONTAINERS = frozenset({dict, OrderedDict, defaultdict, list, deque})
+_BRANCHES = (nn.Module, tuple)
+_NOTHING: dict[Any, Any] = {}
 
 
 class Substitution:
@@ -154,30 +157,25 @@ def _places(root: nn.Module, found: dict[int, Any]) -> Iterator[_Place]:
         if id(holder) in found:
             continue
         found[id(holder)] = holder
-        if isinstance(holder, nn.Module):
-            waiting.append(holder.__dict__)
-        elif isinstance(holder, tuple):
-            waiting += [value for value in holder if _may_hold(value)]
-        else:
-            yield holder, holder.copy()
-            values = holder.values() if isinstance(holder, dict) else holder
-            waiting += [value for value in values if _may_hold(value)]
-
-
-def _may_hold(value: object) -> bool:
-    return isinstance(value, nn.Module | tuple) or type(value) in _CONTAINERS
-
-
-def _items(container: Any) -> Iterator[tuple[Any, Any]]:
-    return iter(container.items() if isinstance(container, dict) else enumerate(container))
+        if type(holder) in _CONTAINERS and not holder:  # as most are: dictionaries of hooks
+            yield holder, _NOTHING
+            continue
+        container = holder.__dict__ if isinstance(holder, nn.Module) else holder
+        if not isinstance(container, tuple):
+            yield container, container.copy()
+        for value in container.values() if isinstance(container, dict) else container:
+            if type(value) in _CONTAINERS or isinstance(value, _BRANCHES):
+                waiting.append(value)
 
 
 def _fill(
     places: Sequence[_Place], pairs: dict[int, tuple[Tensor, Tensor]], *, widen: bool
 ) -> None:
     for container, before in places:
-        for key, value in _items(before):
-            if isinstance(value, Tensor | tuple) and _holds(value):
+        if before is _NOTHING:
+            continue
+        for key, value in before.items() if isinstance(before, dict) else enumerate(before):
+            if isinstance(value, Tensor) or (isinstance(value, tuple) and _holds(value)):
                 container[key] = _standing(value, pairs, widen)
 
 
@@ -185,10 +183,9 @@ def _standing(value: Any, pairs: dict[int, tuple[Tensor, Tensor]], widen: bool) 
     if isinstance(value, Tensor):
         if id(value) not in pairs:
             copied = value.detach().clone()
-            pairs[id(value)] = (
-                value,
-                copied.double() if widen and value.is_floating_point() else copied,
-            )
+            if widen and copied.is_floating_point():
+                copied = copied.double()
+            pairs[id(value)] = (value, copied)
         return pairs[id(value)][1]
     if isinstance(value, tuple) and _holds(value):
         parts = [_standing(part, pairs, widen) for part in value]
@@ -199,19 +196,31 @@ def _standing(value: Any, pairs: dict[int, tuple[Tensor, Tensor]], widen: bool) 
 def _put_back(places: Sequence[_Place]) -> None:
     """Whatever was or is a tensor; other attributes, such as counts of calls, are the model's."""
     for container, before in places:
+        if before is _NOTHING and not container:
+            continue
         if isinstance(container, dict):
-            for key in [k for k, v in container.items() if k not in before and _holds(v)]:
-                del container[key]
-            for key, value in before.items():
-                now = container.get(key)
-                if now is not value and (_holds(value) or _holds(now)):
-                    container[key] = value
-        elif _holds(before) or _holds(container):
+            _put_back_entries(container, before)
+        elif _differs(container, before) and (_holds(before) or _holds(container)):
             if isinstance(container, deque):
                 container.clear()
                 container.extend(before)
             else:
                 container[:] = before
+
+
+def _put_back_entries(container: dict[Any, Any], before: dict[Any, Any]) -> None:
+    if not _differs(container.values(), before.values()):
+        return
+    for key in [k for k, v in container.items() if k not in before and _holds(v)]:
+        del container[key]
+    for key, value in before.items():
+        now = container.get(key)
+        if now is not value and (_holds(value) or _holds(now)):
+            container[key] = value
+
+
+def _differs(now: Collection[Any], before: Collection[Any]) -> bool:
+    return len(now) != len(before) or not all(map(operator.is_, now, before))
 
 
 def _holds(value: Any) -> bool:
