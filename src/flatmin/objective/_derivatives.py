@@ -55,3 +55,14 @@ def second(loss: Tensor, point: Params, vector: Params) -> dict[str, Tensor]:
         return {name: torch.zeros_like(t) for name, t in tree.tree_map(torch.detach, point).items()}
     grads = torch.autograd.grad(product, list(point.values()), materialize_grads=True)
     return dict(zip(point, grads, strict=True))
+
+
+def zeros(params: Params) -> dict[str, Tensor]:
+    """Where derivatives are summed: in float64."""
+    return {name: torch.zeros_like(t, dtype=torch.float64) for name, t in params.items()}
+
+
+def accumulate(total: dict[str, Tensor], part: Params, share: float) -> None:
+    """Add the share of a batch."""
+    for name, t in part.items():
+        total[name].add_(t.detach(), alpha=share)

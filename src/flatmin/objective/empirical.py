@@ -31,33 +31,39 @@ class EmpiricalLoss:
 
     .. math:: L(w) = \frac{1}{n} \sum_{i=1}^{n} \ell(f_w(x_i), y_i)
 
-    The model is called through ``torch.func.functional_call`` on copies of its buffers, in the mode
-    (train or eval) it has at the time. Its parameters, buffers, gradients and modes, and the random
-    state, are left as they were. Autocast and TF32 are off inside; the loss of a batch is computed
-    in float64 from the model's outputs, and sums over batches are in float64.
+    While a batch is evaluated, up to the end of the backward pass, the model's tensors are replaced
+    by copies, in the mode (train or eval) it has at the time: parameters by those asked for, and
+    buffers and tensors in plain attributes by fresh ones for each batch. The model, its gradients
+    and the random state are left as they were. Autocast and TF32, compiled code and torch's fast
+    path of attention are off inside; the loss of a batch is computed in float64 from the model's
+    outputs, and sums over batches are in float64.
 
     The mean is over examples, so that it does not depend on how they are batched. A model that
     mixes the examples of a batch (BatchNorm in training mode) is another function for other
-    batches, though, and a loss function that weights its examples another mean.
+    batches, though; and a loss function that does (class weights, ignored targets) is taken with
+    all examples in one batch only.
 
     Args:
         model: The network. Never changed.
         loss_function: Takes outputs and targets of a batch, floating ones in float64, and gives
-            their *mean* loss, like ``torch.nn.functional.cross_entropy``.
-        batches: Batches of (inputs, targets), first dimension the example; inputs are one tensor,
-            a tuple of positional arguments or a mapping of keyword arguments. Moved to the
-            model's device. Iterated once per evaluation: a list, or an unshuffled loader; not a
-            generator.
+            their *mean* loss, like ``torch.nn.functional.cross_entropy``. A tuple, mapping or
+            dataclass that the model returns is handed on as it is.
+        batches: Batches of (inputs, targets), first dimension the example; inputs are one tensor or
+            packed sequence, a tuple of positional arguments or a mapping of keyword arguments,
+            which may also be None, flags, lists or mappings. Moved to the model's device. Iterated
+            once per evaluation: a list, or an unshuffled loader; not a generator.
         group: The processes that share the data, each holding a part (maybe none) of it; every
             process then makes the same calls and gets the same result. None for one process, and
             ``torch.distributed.group.WORLD`` for all. Give the plain model, not one wrapped for
             parallel training.
 
     Raises:
-        TypeError: If ``model`` is no module, or a batch is no pair of inputs and a tensor.
-        ValueError: If there is no data, the loss is no scalar, or two evaluations at the same point
-            differ: then shuffling, augmentation, dropout or changing data make every measure
-            meaningless.
+        TypeError: If ``model`` is no plain module, a batch is no pair of inputs and a tensor, or
+            ``loss_function`` cannot take the outputs.
+        ValueError: If there is no data; if the loss is no scalar or no mean over examples; if two
+            evaluations at the same point differ, for then shuffling, augmentation, dropout or
+            changing data make every measure meaningless; if the loss is another one where gradients
+            are wanted; if it reaches parameters past the model; or if a forward pass changes them.
 
     Example:
         One example, prediction w·3, target 6: the loss at w = 1 is (3 − 6)².
@@ -134,10 +140,10 @@ class EmpiricalLoss:
 
         def add(at: Evaluated, share: float) -> None:
             loss_sum.add_(at.loss.detach(), alpha=share)
-            _accumulate(grad_sum, derivatives.gradient(at.loss, at.point), share)
+            derivatives.accumulate(grad_sum, derivatives.gradient(at.loss, at.point), share)
 
         with self._measuring(), torch.enable_grad():
-            loss_sum, grad_sum = self._zero(), _zeros(params)
+            loss_sum, grad_sum = self._zero(), derivatives.zeros(params)
             self._processes().check_same_point(params)
             self._evaluate(params, add)
         return self.reduce(loss_sum), self._reduced(grad_sum, params)
@@ -155,11 +161,11 @@ class EmpiricalLoss:
         derivatives.check(params)
 
         def add(at: Evaluated, share: float) -> None:
-            _accumulate(total, derivatives.second(at.loss, at.point, vector), share)
+            derivatives.accumulate(total, derivatives.second(at.loss, at.point, vector), share)
 
         # The fused kernels of attention cannot be differentiated twice.
         with self._measuring(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            total = _zeros(params)
+            total = derivatives.zeros(params)
             self._processes().check_same_point(params, vector)
             self._evaluate(params, add)
         return self._reduced(total, params)
@@ -241,12 +247,3 @@ class EmpiricalLoss:
 
     def _measuring(self) -> AbstractContextManager[None]:
         return measuring(devices_of(self.model))
-
-
-def _zeros(params: Params) -> dict[str, Tensor]:
-    return {name: torch.zeros_like(t, dtype=torch.float64) for name, t in params.items()}
-
-
-def _accumulate(total: dict[str, Tensor], part: Params, share: float) -> None:
-    for name, t in part.items():
-        total[name].add_(t.detach(), alpha=share)
