@@ -242,3 +242,26 @@ def test_what_is_no_loss_is_refused(loss: Any, error: type[Exception], message: 
 def test_targets_need_a_dimension() -> None:
     with pytest.raises(TypeError, match="a tensor without dimensions"):
         EmpiricalLoss(nn.Linear(4, 3), F.cross_entropy, [(torch.randn(4), torch.tensor(1))])
+
+
+def test_a_model_may_differentiate_by_its_inputs() -> None:
+    """As one that solves a differential equation does; with and without gradients around it."""
+
+    class Slope(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.form = nn.Bilinear(4, 4, 1, bias=False).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.enable_grad():
+                height = self.form(x, x).sum()
+                slope: Tensor = torch.autograd.grad(height, x, create_graph=True)[0]
+            return slope
+
+    model, x = Slope(), torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    form = model.form.weight.detach()[0]
+    loss = EmpiricalLoss(model, F.mse_loss, [(x, torch.zeros(6, 4))])
+    expected = (x.detach() @ (form + form.T)).square().mean()
+    torch.testing.assert_close(loss.value(loss.params), expected, rtol=1e-13, atol=0)
+    assert loss.value_and_grad(loss.params)[0] == loss.value(loss.params)
+    assert x.grad is None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrizations, prune
 
-from flatmin import Ball, EmpiricalLoss
+from flatmin import Ball, EmpiricalLoss, FunctionObjective
 from flatmin.sharpness import hessian_trace, one_step_sharpness, top_eigenvalues
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm:FutureWarning")
@@ -258,6 +258,37 @@ def test_nan_in_a_parameter_is_no_change() -> None:
     model = nn.Linear(4, 3).double()
     nn.init.constant_(model.bias, torch.nan)
     assert EmpiricalLoss(model, F.cross_entropy, [data()]).value({}).isnan()
+
+
+def test_data_that_are_written_into_are_the_callers_own() -> None:
+    """By the model, by the loss function, and by a function of parameters."""
+
+    class Standardizing(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.sub_(1.0).div_(2.0))
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        targets[targets == 255] = 0
+        return F.cross_entropy(outputs, targets)
+
+    x, y = data()
+    y[:3] = 255
+    kept, model = (x.clone(), y.clone()), Standardizing(4, 3).double()
+    objective = EmpiricalLoss(model, loss, [(x, y)])
+    measured(objective)
+    assert x.equal(kept[0]) and y.equal(kept[1])
+    expected = F.cross_entropy(
+        F.linear((x - 1.0) / 2.0, model.weight, model.bias), y.where(y != 255, 0)
+    )
+    torch.testing.assert_close(objective.value({}), expected.detach(), rtol=1e-14, atol=0)
+
+    def clamped(w: dict[str, Tensor]) -> Tensor:
+        w["x"].data.clamp_(max=1.0)
+        return w["x"].sum()
+
+    w = {"x": torch.full((2,), 3.0)}
+    assert FunctionObjective(clamped).value(w) == 2.0
+    assert w["x"].tolist() == [3.0, 3.0]
 
 
 class Listed(nn.Module):

@@ -19,14 +19,9 @@ def check(params: Params) -> None:
 
 
 def leaves(params: Params) -> dict[str, Tensor]:
-    """The same numbers as starting points of a graph of their own."""
+    """Copies as starting points of a graph of their own."""
     check(params)
-    return {name: ordinary(t.detach()).requires_grad_() for name, t in params.items()}
-
-
-def ordinary(t: Tensor) -> Tensor:
-    """The same numbers; as a copy, if they were made in inference mode and cannot be saved."""
-    return t.clone() if t.is_inference() else t
+    return {name: t.detach().clone().requires_grad_() for name, t in params.items()}
 
 
 def gradient(loss: Tensor, point: Params, *, create_graph: bool = False) -> dict[str, Tensor]:
@@ -50,7 +45,8 @@ def gradient(loss: Tensor, point: Params, *, create_graph: bool = False) -> dict
 def second(loss: Tensor, point: Params, vector: Params) -> dict[str, Tensor]:
     """Hessian times a vector by double backward: the gradient of ⟨gradient, vector⟩."""
     first = gradient(loss, point, create_graph=True)
-    product = sum((first[name] * ordinary(vector[name])).sum() for name in point)
+    # Copies, for what was made in inference mode cannot be saved for a backward pass.
+    product = sum((first[name] * vector[name].clone()).sum() for name in point)
     if not isinstance(product, Tensor) or not product.requires_grad:
         return {name: torch.zeros_like(t) for name, t in tree.tree_map(torch.detach, point).items()}
     grads = torch.autograd.grad(product, list(point.values()), materialize_grads=True)

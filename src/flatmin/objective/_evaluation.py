@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from flatmin._types import Params
 from flatmin.objective._batches import Examples, Inputs, apply, arguments
 from flatmin.objective._checks import checked_loss
-from flatmin.objective._derivatives import ordinary
 from flatmin.objective._structure import map_tensors
 from flatmin.objective._substitution import Substitution
 
@@ -60,8 +59,9 @@ def evaluate(
     seen = 0
     for given, aims in batches:
         seen += len(aims)
-        inputs = apply(lambda t: ordinary(t.to(device)), given)
-        targets = _widened(ordinary(aims.to(device)))
+        # Copies, for a model may write into what it is given, and a loss function too.
+        inputs = apply(lambda t: _copy(t, device), given)
+        targets = _widened(_copy(aims, device))
         # Fresh state: statistics that a forward pass updates must not reach the next one.
         with substitution.fresh():
             outputs = outputs_of(inputs)
@@ -79,3 +79,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 def _widened(t: Tensor) -> Tensor:
     return t.double() if t.is_floating_point() else t
+
+
+def _copy(t: Tensor, device: torch.device) -> Tensor:
+    # Derivatives by inputs may be a part of the model.
+    return t.detach().to(device, copy=True).requires_grad_(t.requires_grad)
