@@ -50,10 +50,14 @@ def test_parts_of_a_norm_are_combined_with_the_same_care() -> None:
     )
 
 
-def test_ordinary_norms_keep_every_bit() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "decades"), [(torch.float32, 6), (torch.float64, 30), (torch.float16, 1)], ids=str
+)
+def test_ordinary_norms_keep_every_bit(dtype: torch.dtype, decades: int) -> None:
     """What is careful is done only where the plain norm says that it must be."""
     for _ in range(20):
-        tensors = [torch.randn(50) * 10.0 ** torch.randint(-6, 6, ()).item() for _ in range(3)]
+        size = 10.0 ** torch.randint(-decades, decades, ()).item()
+        tensors = [(torch.randn(50) * size).to(dtype) for _ in range(3)]
         norms = torch._foreach_norm(tensors, 2.0)
         plain = torch.linalg.vector_norm(torch.stack(list(norms)))
         assert tree.norm({str(i): t for i, t in enumerate(tensors)}, 2.0).equal(plain)

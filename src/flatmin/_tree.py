@@ -147,7 +147,7 @@ def _may_be_lost(norm: Tensor) -> bool:
 @functools.cache
 def _smallest(dtype: torch.dtype) -> float:
     """Below it, what vanishes among the squares may be more than rounding."""
-    info = torch.finfo(dtype)
+    info = torch.finfo(torch.promote_types(dtype, torch.float32))  # where half ones are summed
     return math.sqrt(info.tiny) / info.eps
 
 
