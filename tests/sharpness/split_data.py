@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from flatmin import Ball, Elementwise, EmpiricalLoss
@@ -132,6 +134,16 @@ def results(rank: int) -> dict[str, Any]:
         lambda: EmpiricalLoss(branching, F.cross_entropy, part(rank, "unequal"), group=world)
     )
     found["nothing"] = complaint(lambda: EmpiricalLoss(network(), F.cross_entropy, [], group=world))
+    mesh, cpu = init_device_mesh("cpu", (WORLD,)), torch.device("cpu")
+    for name, shard in (
+        ("flat shards", lambda model: FullyShardedDataParallel(model, device_id=cpu)),
+        ("sharded tensors", lambda model: fully_shard(model, mesh=mesh)),
+    ):
+        found[name] = complaint(
+            lambda shard=shard: EmpiricalLoss(
+                shard(network()), F.cross_entropy, part(rank, "unequal"), group=world
+            )
+        )
     wrapped = DistributedDataParallel(network())
     found["wrapped"] = complaint(
         lambda: EmpiricalLoss(wrapped, F.cross_entropy, part(rank, "unequal"), group=world)

@@ -55,6 +55,8 @@ def test_two_processes_equal_one(results: list[dict[str, Any]], shares: str) -> 
         ("weighted", "a mean over examples, whatever the batch"),
         ("nothing", "at least one example"),
         ("wrapped", "pass model.module"),
+        ("flat shards", "got one with FullyShardedDataParallel"),
+        ("sharded tensors", "got one with DTensor"),
     ],
 )
 def test_both_processes_are_told(results: list[dict[str, Any]], event: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -25,6 +26,14 @@ def check_model(model: object) -> None:
         )
     if isinstance(model, nn.DataParallel):
         raise TypeError("model must be the plain network, got DataParallel; pass model.module.")
+    for kind in _sharding():
+        for part in (*model.modules(), *model.parameters()):
+            if isinstance(part, kind):
+                raise TypeError(
+                    f"model must be the plain network, got one with {kind.__name__}, which keeps "
+                    "its parameters elsewhere; gather them into a copy that is not sharded, and "
+                    "pass the processes as group=."
+                )
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise TypeError(
@@ -124,3 +133,15 @@ def mode_fault(model: nn.Module, without: Sequence[float], with_: Sequence[float
         "parameters; a part of the model asks torch.is_grad_enabled() or whether its parameters "
         "require gradients, and must do the same either way."
     )
+
+
+def _sharding() -> list[type]:
+    """Wrappers and tensors of sharded training, as far as they have been imported."""
+    found = [
+        getattr(sys.modules.get(module), name, None)
+        for module, name in (
+            ("torch.distributed.fsdp", "FullyShardedDataParallel"),
+            ("torch.distributed.tensor", "DTensor"),
+        )
+    ]
+    return [kind for kind in found if kind is not None]
