@@ -7,6 +7,7 @@ tensors all carry that leading dimension: then each member has its own coefficie
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 
@@ -88,15 +89,18 @@ def norm(tree: Params, order: float, leading: int = 0) -> Tensor:
     """
     tensors = [t for t in tree.values() if t.numel()]
     if not tensors:
-        return torch.zeros(())
+        # In the type of what is empty, for the default type and device are the caller's.
+        return next((t.real.new_zeros(()) for t in tree.values()), torch.zeros((), device="cpu"))
     if leading:
         flat = [t.unsqueeze(-1).flatten(leading) for t in tensors]  # a scalar is one number
-        norms = [_norm(t, order, -1) for t in flat]
-    elif order in _PLAIN:
-        norms = list(torch._foreach_norm(tensors, order))
-    else:
-        norms = [_norm(t.flatten(), order, 0) for t in tensors]
-    return combine(norms, order)
+        return combine([_norm(t, order, -1) for t in flat], order)
+    if order not in _PLAIN:
+        return combine([_norm(t.flatten(), order, 0) for t in tensors], order)
+    plain = combine(torch._foreach_norm(tensors, order), order)
+    if order != 2.0 or not _may_be_lost(plain):
+        return plain
+    careful = combine([_relative_norm(t.flatten(), order, 0) for t in tensors], order)
+    return torch.where(_lost(plain), careful, plain)
 
 
 def combine(norms: Iterable[Tensor], order: float) -> Tensor:
@@ -111,15 +115,40 @@ def combine(norms: Iterable[Tensor], order: float) -> Tensor:
 
 
 def _norm(t: Tensor, order: float, dim: int) -> Tensor:
-    """Vector norm; for orders whose powers may vanish or overflow, relative to the largest."""
-    if order in _PLAIN:
-        plain: Tensor = torch.linalg.vector_norm(t, order, dim=dim)
+    """Vector norm; where powers may vanish or overflow, relative to the largest."""
+    if order not in _PLAIN:
+        return _relative_norm(t, order, dim)
+    plain: Tensor = torch.linalg.vector_norm(t, order, dim=dim)
+    if order != 2.0 or not _may_be_lost(plain):
         return plain
+    return torch.where(_lost(plain), _relative_norm(t, order, dim), plain)
+
+
+def _relative_norm(t: Tensor, order: float, dim: int) -> Tensor:
     largest = t.abs().amax(dim=dim, keepdim=True)
     usable = (largest > 0) & largest.isfinite()
     relative = t / torch.where(usable, largest, torch.ones_like(largest))
     norm: Tensor = torch.linalg.vector_norm(relative, order, dim=dim)
     return torch.where(usable.squeeze(dim), norm * largest.squeeze(dim), norm)
+
+
+def _lost(norm: Tensor) -> Tensor:
+    """Whether squares may have vanished, or did overflow, on the way to a Euclidean norm."""
+    return (norm < _smallest(norm.dtype)) | norm.isinf()
+
+
+def _may_be_lost(norm: Tensor) -> bool:
+    if norm.ndim:
+        return bool(_lost(norm).any())
+    number = norm.item()  # a step of an optimizer comes along here
+    return number < _smallest(norm.dtype) or number == math.inf
+
+
+@functools.cache
+def _smallest(dtype: torch.dtype) -> float:
+    """Below it, what vanishes among the squares may be more than rounding."""
+    info = torch.finfo(torch.promote_types(dtype, torch.float32))  # where half ones are summed
+    return math.sqrt(info.tiny) / info.eps
 
 
 def _list(tree: Params) -> list[Tensor]:

@@ -199,8 +199,9 @@ class Ball:
         r"""A shift drawn uniformly from the ball.
 
         With x_i of density ∝ exp(−\|x\|^p) and y exponential, x / (Σ\|x_i\|^p + y)^{1/p} is uniform
-        in the unit ball. ``u`` is drawn without regard to ``params``: under one generator state, a
-        network and its rescaled copy get corresponding shifts.
+        in the unit ball; of complex numbers the modulus counts. ``u`` is drawn without regard to
+        ``params``: under one generator state, a network and its rescaled copy get corresponding
+        shifts.
 
         Args:
             params: The point ``w``.
@@ -230,7 +231,10 @@ class Ball:
         return t.sgn() * (t.abs() >= largest * (1.0 - 4.0 * torch.finfo(t.dtype).eps))
 
     def _clip(self, t: Tensor) -> Tensor:
-        bound = torch.as_tensor(tree.expand(self.rho, t), dtype=t.dtype, device=t.device)
+        bound = torch.as_tensor(tree.expand(self.rho, t), dtype=t.real.dtype, device=t.device)
+        if t.is_complex():
+            size = t.abs()
+            return torch.where(size > bound, t.sgn() * bound, t)
         return torch.clamp(t, -bound, bound)
 
 
@@ -257,8 +261,10 @@ def _times(factors: Params, vector: Params, *, spend: bool = False) -> dict[str,
 
 
 def _sample_coordinates(like: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """Numbers of density ∝ exp(−|x|^p); uniform in [−1, 1] for p = ∞."""
+    """Numbers of density ∝ exp(−|x|^p); uniform in |x| ≤ 1 for p = ∞."""
     out = torch.empty_like(like, requires_grad=False)
+    if out.is_complex():
+        return _sample_plane(out, p, generator)
     if p == math.inf:
         return out.uniform_(-1.0, 1.0, generator=generator)
     if p == 2.0:
@@ -271,3 +277,17 @@ def _sample_coordinates(like: Tensor, p: float, generator: torch.Generator | Non
     shape = torch.full_like(out, 1.0 + 1.0 / p)
     gamma = torch._standard_gamma(shape, generator=generator)
     return gamma.pow(1.0 / p) * uniform * sign
+
+
+def _sample_plane(like: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
+    """The same for complex numbers, whose size is their modulus: the density is one of the plane.
+
+    The phase is uniform, and |x|^p is gamma(2/p).
+    """
+    size = torch.empty_like(like.real, memory_format=torch.contiguous_format)
+    angle = torch.empty_like(size).uniform_(0.0, 2.0 * math.pi, generator=generator)
+    size = size.uniform_(generator=generator).sqrt()
+    if p != math.inf:
+        shape = torch.full_like(size, 1.0 + 2.0 / p)
+        size = size * torch._standard_gamma(shape, generator=generator).pow(1.0 / p)
+    return torch.polar(size, angle)

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from flatmin import Ball, Elementwise, EmpiricalLoss
@@ -94,6 +96,18 @@ class Shrinking:
         return iter(mine[:-1] if self.passes > 3 and self.rank == 1 else mine)
 
 
+class Branching(nn.Module):
+    """Another function where no gradients are wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x)
+        return out if torch.is_grad_enabled() else 2.0 * out
+
+
 def results(rank: int) -> dict[str, Any]:
     """Everything that is asked of one process."""
     world = dist.group.WORLD
@@ -112,7 +126,24 @@ def results(rank: int) -> dict[str, Any]:
     found["dropout"] = complaint(
         lambda: EmpiricalLoss(dropping, F.cross_entropy, part(rank, "unequal"), group=world)
     )
+    weighted = nn.CrossEntropyLoss(weight=torch.arange(1.0, 5.0))
+    one_each = [tuple(map(torch.cat, zip(*part(rank, "unequal"), strict=True)))]
+    found["weighted"] = complaint(lambda: EmpiricalLoss(network(), weighted, one_each, group=world))
+    branching = Branching() if rank else network()
+    found["mode"] = complaint(
+        lambda: EmpiricalLoss(branching, F.cross_entropy, part(rank, "unequal"), group=world)
+    )
     found["nothing"] = complaint(lambda: EmpiricalLoss(network(), F.cross_entropy, [], group=world))
+    mesh, cpu = init_device_mesh("cpu", (WORLD,)), torch.device("cpu")
+    for name, shard in (
+        ("flat shards", lambda model: FullyShardedDataParallel(model, device_id=cpu)),
+        ("sharded tensors", lambda model: fully_shard(model, mesh=mesh)),
+    ):
+        found[name] = complaint(
+            lambda shard=shard: EmpiricalLoss(
+                shard(network()), F.cross_entropy, part(rank, "unequal"), group=world
+            )
+        )
     wrapped = DistributedDataParallel(network())
     found["wrapped"] = complaint(
         lambda: EmpiricalLoss(wrapped, F.cross_entropy, part(rank, "unequal"), group=world)

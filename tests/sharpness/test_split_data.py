@@ -51,8 +51,12 @@ def test_two_processes_equal_one(results: list[dict[str, Any]], shares: str) -> 
         ("other seeds", "ask for the loss at different points"),
         ("shrinking", "data changed between passes: 21 examples, then 20"),
         ("dropout", "must be the same each time"),
+        ("mode", "one function with and without gradients"),
+        ("weighted", "a mean over examples, whatever the batch"),
         ("nothing", "at least one example"),
         ("wrapped", "pass model.module"),
+        ("flat shards", "got one with FullyShardedDataParallel"),
+        ("sharded tensors", "got one with DTensor"),
     ],
 )
 def test_both_processes_are_told(results: list[dict[str, Any]], event: str, message: str) -> None:

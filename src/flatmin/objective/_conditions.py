@@ -1,12 +1,14 @@
-"""The conditions under which a loss is measured: exact arithmetic, and nothing left behind."""
+"""The conditions under which a loss is measured: one exact function, and nothing left behind."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 
@@ -18,10 +20,16 @@ def devices_of(model: nn.Module) -> set[torch.device]:
 
 @contextmanager
 def measuring(devices: Collection[torch.device]) -> Iterator[None]:
-    """Full precision, the same algorithms each time, and the caller's random state untouched."""
+    """One function in full precision, and the caller's random state untouched.
+
+    With and without gradients, once and twice differentiated, the same arithmetic is done.
+    """
     with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
         for kind in {"cpu", *(device.type for device in devices)}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
+            # No cache: it would keep what a model casts by itself beyond the point it belongs to.
+            stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         stack.enter_context(torch.random.fork_rng(devices=[d.index for d in devices]))
         # Tuning picks an algorithm by the clock, and another algorithm rounds differently.
         cudnn = torch.backends.cudnn
@@ -33,7 +41,24 @@ def measuring(devices: Collection[torch.device]) -> Iterator[None]:
                 stack.enter_context(_set(unit, "fp32_precision", "ieee"))
             elif hasattr(unit, "allow_tf32"):
                 stack.enter_context(_set(unit, "allow_tf32", False))
+        stack.enter_context(_plain_attention())
+        # Reentrant checkpoints can be differentiated by no call but backward().
+        stack.enter_context(_set(torch.utils.checkpoint, "CheckpointFunction", _Checkpoint))
+        if "torch._dynamo" in sys.modules:  # else nothing has been compiled
+            # Compiled code cannot be differentiated twice.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
+
+
+class _Checkpoint:
+    """Activation checkpointing of the kind that autograd sees through."""
+
+    @staticmethod
+    def apply(function: Any, preserve_rng_state: bool, *args: Any) -> Any:
+        """Do what a reentrant checkpoint does, in the other way."""
+        return torch.utils.checkpoint.checkpoint(
+            function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state
+        )
 
 
 def _reduced_precision() -> list[Any]:
@@ -44,6 +69,17 @@ def _reduced_precision() -> list[Any]:
         units = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
         units += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
     return units
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    # Without gradients, torch's transformer layers zero what is padded; with them, they do not.
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

@@ -9,14 +9,19 @@ from flatmin import _tree as tree
 from flatmin._types import Params
 
 
-def leaves(params: Params) -> dict[str, Tensor]:
-    """The same numbers as starting points of a graph of their own."""
+def check(params: Params) -> None:
+    """Refuse what cannot be differentiated by."""
     if not params:
         raise ValueError("params must name at least one tensor to differentiate by, got none.")
     for name, t in params.items():
         if not t.is_floating_point():
             raise TypeError(f"params must be floating tensors, got {t.dtype} for {name!r}.")
-    return {name: t.detach().requires_grad_() for name, t in params.items()}
+
+
+def leaves(params: Params) -> dict[str, Tensor]:
+    """Copies as starting points of a graph of their own."""
+    check(params)
+    return {name: t.detach().clone().requires_grad_() for name, t in params.items()}
 
 
 def gradient(loss: Tensor, point: Params, *, create_graph: bool = False) -> dict[str, Tensor]:
@@ -29,14 +34,31 @@ def gradient(loss: Tensor, point: Params, *, create_graph: bool = False) -> dict
     grads = torch.autograd.grad(
         loss, list(point.values()), create_graph=create_graph, materialize_grads=True
     )
+    if any(t.grad is not None for t in point.values()):
+        raise RuntimeError(
+            "the backward pass of the model must be one, but it runs another inside, as older "
+            "kinds of activation checkpointing do; switch that off for measuring."
+        )
     return dict(zip(point, grads, strict=True))
 
 
 def second(loss: Tensor, point: Params, vector: Params) -> dict[str, Tensor]:
     """Hessian times a vector by double backward: the gradient of ⟨gradient, vector⟩."""
     first = gradient(loss, point, create_graph=True)
-    product = sum((first[name] * vector[name]).sum() for name in point)
+    # Copies, for what was made in inference mode cannot be saved for a backward pass.
+    product = sum((first[name] * vector[name].clone()).sum() for name in point)
     if not isinstance(product, Tensor) or not product.requires_grad:
         return {name: torch.zeros_like(t) for name, t in tree.tree_map(torch.detach, point).items()}
     grads = torch.autograd.grad(product, list(point.values()), materialize_grads=True)
     return dict(zip(point, grads, strict=True))
+
+
+def zeros(params: Params) -> dict[str, Tensor]:
+    """Where derivatives are summed: in float64."""
+    return {name: torch.zeros_like(t, dtype=torch.float64) for name, t in params.items()}
+
+
+def accumulate(total: dict[str, Tensor], part: Params, share: float) -> None:
+    """Add the share of a batch."""
+    for name, t in part.items():
+        total[name].add_(t.detach(), alpha=share)

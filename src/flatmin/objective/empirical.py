@@ -5,19 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatmin import _tree as tree
 from flatmin._types import Params
+from flatmin.objective import _batches
+from flatmin.objective import _checks as checks
 from flatmin.objective import _derivatives as derivatives
-from flatmin.objective._batches import Examples, apply, arguments, regroup
+from flatmin.objective._batches import Examples
 from flatmin.objective._conditions import devices_of, measuring
+from flatmin.objective._evaluation import Evaluated, LossFunction, device_of, evaluate
+from flatmin.objective._processes import Processes
+from flatmin.objective._proof import prove
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -28,33 +31,39 @@ class EmpiricalLoss:
 
     .. math:: L(w) = \frac{1}{n} \sum_{i=1}^{n} \ell(f_w(x_i), y_i)
 
-    The model is called through ``torch.func.functional_call`` on copies of its buffers, in the mode
-    (train or eval) it has at the time. Its parameters, buffers, gradients and modes, and the random
-    state, are left as they were. Autocast and TF32 are off inside; the loss of a batch is computed
-    in float64 from the model's outputs, and sums over batches are in float64.
+    While a batch is evaluated, up to the end of the backward pass, the model's tensors are replaced
+    by copies, in the mode (train or eval) it has at the time: parameters by those asked for, and
+    buffers and tensors in plain attributes by fresh ones for each batch. The model, its gradients
+    and the random state are left as they were. Autocast and TF32, compiled code and torch's fast
+    path of attention are off inside; the loss of a batch is computed in float64 from the model's
+    outputs, and sums over batches are in float64.
 
     The mean is over examples, so that it does not depend on how they are batched. A model that
     mixes the examples of a batch (BatchNorm in training mode) is another function for other
-    batches, though, and a loss function that weights its examples another mean.
+    batches, though; and a loss function that does (class weights, ignored targets) is taken with
+    all examples in one batch only.
 
     Args:
         model: The network. Never changed.
         loss_function: Takes outputs and targets of a batch, floating ones in float64, and gives
-            their *mean* loss, like ``torch.nn.functional.cross_entropy``.
-        batches: Batches of (inputs, targets), first dimension the example; inputs are one tensor,
-            a tuple of positional arguments or a mapping of keyword arguments. Moved to the
-            model's device. Iterated once per evaluation: a list, or an unshuffled loader; not a
-            generator.
+            their *mean* loss, like ``torch.nn.functional.cross_entropy``. A tuple, mapping or
+            dataclass that the model returns is handed on as it is.
+        batches: Batches of (inputs, targets), first dimension the example; inputs are one tensor or
+            packed sequence, a tuple of positional arguments or a mapping of keyword arguments,
+            which may also be None, flags, lists or mappings. Moved to the model's device. Iterated
+            once per evaluation: a list, or an unshuffled loader; not a generator.
         group: The processes that share the data, each holding a part (maybe none) of it; every
             process then makes the same calls and gets the same result. None for one process, and
             ``torch.distributed.group.WORLD`` for all. Give the plain model, not one wrapped for
             parallel training.
 
     Raises:
-        TypeError: If ``model`` is no module, or a batch is no pair of inputs and a tensor.
-        ValueError: If there is no data, the loss is no scalar, or two evaluations at the same point
-            differ: then shuffling, augmentation, dropout or changing data make every measure
-            meaningless.
+        TypeError: If ``model`` is no plain module, a batch is no pair of inputs and a tensor, or
+            ``loss_function`` cannot take the outputs.
+        ValueError: If there is no data; if the loss is no scalar or no mean over examples; if two
+            evaluations at the same point differ, for then shuffling, augmentation, dropout or
+            changing data make every measure meaningless; if the loss is another one where gradients
+            are wanted; if it reaches parameters past the model; or if a forward pass changes them.
 
     Example:
         One example, prediction w·3, target 6: the loss at w = 1 is (3 − 6)².
@@ -70,34 +79,22 @@ class EmpiricalLoss:
     def __init__(
         self,
         model: nn.Module,
-        loss_function: Callable[[Tensor, Tensor], Tensor],
+        loss_function: LossFunction,
         batches: Iterable[Examples],
         *,
         group: ProcessGroup | None = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            raise TypeError(
-                "model must be the plain network, got DistributedDataParallel; pass model.module, "
-                "and the processes as group=."
-            )
-        if isinstance(batches, Iterator):
-            raise TypeError(
-                "batches can be iterated only once, but a measure evaluates the loss many times; "
-                "pass list(batches), or a DataLoader with shuffle=False."
-            )
-        if isinstance(loss_function, nn.Module):
-            # Class weights and the like must match the float64 outputs.
-            loss_function = copy.deepcopy(loss_function).double()
+        checks.check_model(model)
+        checks.check_repeatable(batches)
         self.model = model
         self.loss_function = loss_function
         self.batches = batches
         self.group = group
         self.num_examples = 0
+        self._mixes: str | None = None
         with self._measuring():
             self._count()
-            self._prove_deterministic()
+            self._prove()
 
     @property
     def params(self) -> dict[str, Tensor]:
@@ -119,11 +116,14 @@ class EmpiricalLoss:
         Returns:
             A scalar tensor, in units of the loss.
         """
-        total = self._zero()
+
+        def add(at: Evaluated, share: float) -> None:
+            total.add_(at.loss, alpha=share)
+
         with self._measuring(), torch.no_grad():
-            self._check_agreement(params)
-            for loss, share in self._losses(params):
-                total += loss * share
+            total = self._zero()
+            self._processes().check_same_point(params)
+            self._evaluate(params, add)
         return self.reduce(total)
 
     def value_and_grad(self, params: Params) -> tuple[Tensor, dict[str, Tensor]]:
@@ -136,13 +136,16 @@ class EmpiricalLoss:
             The loss in float64, and a gradient for each name in ``params``; zero where the loss
             does not depend on a parameter.
         """
-        point = derivatives.leaves(params)
-        loss_sum, grad_sum = self._zero(), _zeros(point)
+        derivatives.check(params)
+
+        def add(at: Evaluated, share: float) -> None:
+            loss_sum.add_(at.loss.detach(), alpha=share)
+            derivatives.accumulate(grad_sum, derivatives.gradient(at.loss, at.point), share)
+
         with self._measuring(), torch.enable_grad():
-            self._check_agreement(params)
-            for loss, share in self._losses(point):
-                loss_sum += loss.detach() * share
-                _accumulate(grad_sum, derivatives.gradient(loss, point), share)
+            loss_sum, grad_sum = self._zero(), derivatives.zeros(params)
+            self._processes().check_same_point(params)
+            self._evaluate(params, add)
         return self.reduce(loss_sum), self._reduced(grad_sum, params)
 
     def hvp(self, params: Params, vector: Params) -> dict[str, Tensor]:
@@ -155,13 +158,16 @@ class EmpiricalLoss:
         Returns:
             A tensor for each name in ``params``.
         """
-        point = derivatives.leaves(params)
-        total = _zeros(point)
+        derivatives.check(params)
+
+        def add(at: Evaluated, share: float) -> None:
+            derivatives.accumulate(total, derivatives.second(at.loss, at.point, vector), share)
+
         # The fused kernels of attention cannot be differentiated twice.
         with self._measuring(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            self._check_agreement(params, vector)
-            for loss, share in self._losses(point):
-                _accumulate(total, derivatives.second(loss, point, vector), share)
+            total = derivatives.zeros(params)
+            self._processes().check_same_point(params, vector)
+            self._evaluate(params, add)
         return self._reduced(total, params)
 
     def micro(self, m: int) -> Iterator[EmpiricalLoss]:
@@ -174,15 +180,19 @@ class EmpiricalLoss:
             Objectives of this process alone, over its own examples.
 
         Raises:
-            ValueError: If ``m`` is below one.
+            ValueError: If ``m`` is below one, the loss function is no mean over examples, or a
+                batch cannot be cut.
         """
         if m < 1:
             raise ValueError(f"m must be at least 1 example, got {m}.")
+        if self._mixes:
+            raise ValueError(self._mixes)
         with self._measuring():  # a loader draws a random number when it starts
             batches = iter(self.batches)
-        for inputs, targets in regroup(batches, m):
+        for pieces in _batches.group(batches, m):
             part = copy.copy(self)
-            part.batches, part.num_examples, part.group = [(inputs, targets)], len(targets), None
+            part.batches, part.group = pieces, None
+            part.num_examples = sum(len(targets) for _, targets in pieces)
             yield part
 
     def reduce(self, tensor: Tensor) -> Tensor:
@@ -194,122 +204,46 @@ class EmpiricalLoss:
         Returns:
             The sum; the tensor itself where there is no group.
         """
-        if self.group is not None:
-            import torch.distributed as dist
+        return self._processes().reduce(tensor)
 
-            dist.all_reduce(tensor, group=self.group)
-        return tensor
+    def _evaluate(self, params: Params, use: Callable[[Evaluated, float], None]) -> None:
+        """Hand each batch to ``use``, and its share of the examples."""
 
-    def _losses(self, params: Params) -> Iterator[tuple[Tensor, float]]:
-        # Mean loss of each batch in float64, and the batch's share of the examples.
-        named = dict(self.model.named_parameters(remove_duplicate=False))
-        unknown = [name for name in params if name not in named]
-        if unknown:
-            raise ValueError(
-                f"the model has no parameter named {unknown[0]!r}; its names are those of "
-                "model.named_parameters()."
-            )
-        device = self._zero().device
-        seen = 0
-        for inputs, targets in self.batches:
-            seen += len(targets)
-            args, kwargs = arguments(apply(lambda t: t.to(device), inputs))
-            # Fresh copies: statistics that a forward pass updates must not reach the next one.
-            buffers = {name: b.detach().clone() for name, b in self.model.named_buffers()}
-            outputs = functional_call(self.model, {**buffers, **params}, args, kwargs)
-            loss = self._loss(outputs, targets.to(device))
-            yield loss, len(targets) / self.num_examples
-        seen = int(self.reduce(torch.tensor(seen, device=device)))
+        def weigh(at: Evaluated) -> None:
+            use(at, len(at.targets) / self.num_examples)
+
+        seen = evaluate(self.model, self.loss_function, self.batches, params, weigh)
+        seen = self._processes().total(seen)
         if seen != self.num_examples:
             raise ValueError(
                 f"the data changed between passes: {self.num_examples} examples, then {seen}; "
                 "pass a list of batches, or a loader that gives the same data each time."
             )
 
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        try:
-            loss = self.loss_function(_widened(outputs), _widened(targets))
-        except RuntimeError as error:
-            error.add_note(
-                "EmpiricalLoss hands outputs and floating targets to loss_function in float64; "
-                "one that cannot take them may cast them back, as in outputs.float()."
-            )
-            raise
-        if loss.ndim != 0:
-            raise ValueError(
-                f"loss_function must return the mean over the batch, a scalar, got shape "
-                f"{tuple(loss.shape)}; use reduction='mean'."
-            )
-        return loss.double()
-
     def _count(self) -> None:
         count = 0
         for batch in self.batches:
-            if not (
-                isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor)
-            ):
-                raise TypeError(
-                    "each batch must be a pair (inputs, targets) with a tensor of targets, "
-                    f"got {type(batch).__name__}."
-                )
+            checks.check_batch(batch)
             count += len(batch[1])
-        self.num_examples = int(self.reduce(torch.tensor(count, device=self._zero().device)))
+        self.num_examples = self._processes().total(count)
         if not self.num_examples:
             raise ValueError("batches must hold at least one example, got none.")
 
-    def _prove_deterministic(self) -> None:
+    def _prove(self) -> None:
+        def run(use: Callable[[Evaluated], None]) -> None:
+            self._evaluate(self.params, lambda at, share: use(at))
+
         with torch.no_grad():
-            first = [loss.item() for loss, _ in self._losses({})]
-            # Another random state, so that dropout is caught even if the caller has seeded.
-            for device in {torch.device("cpu"), *devices_of(self.model)}:
-                torch.rand(1, device=device)
-            second = [loss.item() for loss, _ in self._losses({})]
-        # NaN at w is for the measure to refuse; here only a change counts.
-        pairs = zip_longest(first, second)
-        changed = [(a, b) for a, b in pairs if a != b and (a == a or b == b)]
-        if int(self.reduce(torch.tensor(len(changed), device=self._zero().device))):
-            a, b = changed[0] if changed else ("one loss", "another")
-            raise ValueError(
-                f"the loss must be the same each time, got {a} and then {b} at the same "
-                "parameters; switch off dropout (model.eval()), shuffling and augmentation."
-            )
+            self._mixes = prove(self.model, run, self._processes())
 
-    def _check_agreement(self, *trees: Params) -> None:
-        # Processes that drew different random numbers would silently average different points.
-        if self.group is None:
-            return
-        import torch.distributed as dist
-
-        mark = sum(
-            (t.double().sum().to(self._zero()) for w in trees for t in w.values()), self._zero()
-        )
-        extremes = torch.stack([mark, -mark])
-        dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=self.group)
-        if extremes[0] != -extremes[1] and not extremes.isnan().any():
-            raise RuntimeError(
-                "the processes of the group ask for the loss at different points; load the same "
-                "parameters everywhere, and give each process a generator of the same seed."
-            )
+    def _processes(self) -> Processes:
+        return Processes(self.group, device_of(self.model))
 
     def _zero(self) -> Tensor:
-        first = next(self.model.parameters(), None)
-        return torch.zeros((), dtype=torch.float64, device=None if first is None else first.device)
+        return torch.zeros((), dtype=torch.float64, device=device_of(self.model))
 
     def _reduced(self, total: dict[str, Tensor], params: Params) -> dict[str, Tensor]:
         return tree.tree_map(lambda t, like: self.reduce(t).to(like.dtype), total, params)
 
     def _measuring(self) -> AbstractContextManager[None]:
         return measuring(devices_of(self.model))
-
-
-def _zeros(params: Params) -> dict[str, Tensor]:
-    return {name: torch.zeros_like(t, dtype=torch.float64) for name, t in params.items()}
-
-
-def _accumulate(total: dict[str, Tensor], part: Params, share: float) -> None:
-    for name, t in part.items():
-        total[name].add_(t.detach(), alpha=share)
-
-
-def _widened(t: Tensor) -> Tensor:
-    return t.double() if isinstance(t, Tensor) and t.is_floating_point() else t

@@ -44,13 +44,26 @@ class Point:
 
     def check_rounding(self, rise: float, loss: float) -> None:
         """Note a rise that the arithmetic cannot resolve."""
+        eps, name = self._precision()
+        self.warn(
+            0.0 < abs(rise) < _ROUNDINGS * eps * abs(loss),
+            f"the rise {rise:.1e} is near the rounding of the loss in {name}; measure in float64, "
+            "or with a larger rho.",
+        )
+
+    def check_resolved(self, wanted: float, largest: float) -> None:
+        """Note eigenvalues that vanish beside those at the other end of the spectrum."""
+        eps, name = self._precision()
+        self.warn(
+            wanted < _ROUNDINGS * eps * largest,
+            f"the eigenvalues, {wanted:.1e} in size, are near the rounding of the products in "
+            f"{name}, for there are negative ones of size {largest:.1e}; measure in float64.",
+        )
+
+    def _precision(self) -> tuple[float, str]:
         dtypes = {t.dtype for t in self.params.values()}
         coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
-        self.warn(
-            0.0 < abs(rise) < _ROUNDINGS * torch.finfo(coarsest).eps * abs(loss),
-            f"the rise {rise:.1e} is near the rounding of the loss in "
-            f"{str(coarsest).removeprefix('torch.')}; measure in float64, or with a larger rho.",
-        )
+        return torch.finfo(coarsest).eps, str(coarsest).removeprefix("torch.")
 
     def check_finite(self, bad: int, total: int) -> None:
         """Note trial points without a finite loss."""

@@ -15,6 +15,9 @@ from flatmin.sharpness import _point as point
 from flatmin.sharpness._lanczos import lanczos
 from flatmin.sharpness.measurement import Estimate, Measurement
 
+# Products are rounded in float64 at best, relative to the largest eigenvalue in size.
+_ROUNDING = 1e-15
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eigenvalues(Measurement):
@@ -115,7 +118,8 @@ def top_eigenvalues(
         scale: The map ``T_w``; the default is invariant when units are rescaled.
         k: How many. Equal eigenvalues may be found once only.
         steps: Most products; a warning tells if they did not suffice.
-        tolerance: Stop when each residual is below this fraction of the largest eigenvalue in size.
+        tolerance: Stop when each residual is below this fraction of the ``k`` eigenvalues, of the
+            largest of them in size.
         generator: Source of the random start, on the device of ``params``; if not given, a fixed
             seed.
 
@@ -147,7 +151,7 @@ def top_eigenvalues(
             f"({steps}), got {k}."
         )
     random = point.source(generator, params)
-    values, residuals, used = np.empty(0), np.empty(0), 0
+    values, residuals, largest, used, missed = np.empty(0), np.empty(0), 0.0, 0, True
     for matrix, length in lanczos(
         operator.scaled_hessian(objective, params, scale),
         operator.gaussian(params, random),
@@ -158,14 +162,18 @@ def top_eigenvalues(
         eigenvalues, vectors = np.linalg.eigh(matrix)
         values = eigenvalues[::-1][:k]
         residuals = np.abs(length * vectors[-1, ::-1][:k])
-        if used >= k and residuals.max() <= tolerance * np.abs(eigenvalues).max():
+        largest = np.abs(eigenvalues).max()
+        # Relative to what is wanted: at the other end there may be far larger ones. Below the
+        # rounding of those there is nothing to find.
+        missed = residuals.max() > max(tolerance * np.abs(values).max(), _ROUNDING * largest)
+        if used >= k and not missed:
             break
-    missed = residuals.max() > tolerance * np.abs(values).max()
     here.warn(
         bool(missed),
         f"the eigenvalues are known to within {residuals.max():.1e} only after {used} steps; "
         "use more.",
     )
+    here.check_resolved(float(np.abs(values).max()), float(largest))
     here.warn(*operator.nothing_seen(not values.any()))
     return Eigenvalues(
         value=float(values[0]),

@@ -1,0 +1,147 @@
+"""What an empirical loss asks of its model, its data and its loss function."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+# Losses this many roundings apart, relative to their size, are of two functions.
+_ROUNDINGS = 1000.0
+
+
+def check_model(model: object) -> None:
+    """Refuse what is no plain network."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise TypeError(
+            "model must be the plain network, got DistributedDataParallel; pass model.module, "
+            "and the processes as group=."
+        )
+    if isinstance(model, nn.DataParallel):
+        raise TypeError("model must be the plain network, got DataParallel; pass model.module.")
+    for kind in _sharding():
+        for part in (*model.modules(), *model.parameters()):
+            if isinstance(part, kind):
+                raise TypeError(
+                    f"model must be the plain network, got one with {kind.__name__}, which keeps "
+                    "its parameters elsewhere; gather them into a copy that is not sharded, and "
+                    "pass the processes as group=."
+                )
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"model must be the plain network, got a scripted {type(module).__name__}, whose "
+                "parameters cannot be replaced; pass what it was made from."
+            )
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(
+                f"the parameters of the model must have numbers, but {name!r} waits for a first "
+                "batch; call the model on one."
+            )
+
+
+def check_repeatable(batches: object) -> None:
+    """Refuse data that are gone once they were seen."""
+    if isinstance(batches, Iterator):
+        raise TypeError(
+            "batches can be iterated only once, but a measure evaluates the loss many times; "
+            "pass list(batches), or a DataLoader with shuffle=False."
+        )
+
+
+def check_batch(batch: object) -> None:
+    """Refuse what is no pair of inputs and a tensor of targets."""
+    if not (isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor)):
+        raise TypeError(
+            "each batch must be a pair (inputs, targets) with a tensor of targets, "
+            f"got {type(batch).__name__}."
+        )
+    if batch[1].ndim == 0:
+        raise TypeError(
+            "the first dimension of targets must be the example, got a tensor without dimensions; "
+            "targets[None] is one example."
+        )
+
+
+def checked_loss(
+    function: Callable[[Any, Tensor], Tensor], outputs: Any, targets: Tensor
+) -> Tensor:
+    """The loss of a batch in float64; refuse what is no scalar."""
+    try:
+        loss = function(outputs, targets)
+    except RuntimeError as error:
+        error.add_note(
+            "EmpiricalLoss hands outputs and floating targets to loss_function in float64; "
+            "one that cannot take them may cast them back, as in outputs.float()."
+        )
+        raise
+    except (TypeError, AttributeError) as error:
+        if isinstance(outputs, Tensor):
+            raise
+        key = "0" if isinstance(outputs, tuple | list) else "'logits'"
+        pick = f"outputs[{key}]" if hasattr(outputs, "__getitem__") else "outputs.logits"
+        raise TypeError(
+            f"loss_function must take what the model returns, a {type(outputs).__name__}, but "
+            "failed on it; let it pick the tensor out, as in lambda outputs, targets: "
+            f"cross_entropy({pick}, targets)."
+        ) from error
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or loss.is_complex():
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"loss_function must return the mean over the batch, a real scalar tensor, got {got}; "
+            "use reduction='mean'."
+        )
+    return loss.double()
+
+
+def changed(first: Sequence[float], second: Sequence[float], rounding: float = 0.0) -> str | None:
+    """Name two losses of one batch that differ by more than rounding, relative to their size."""
+    for a, b in zip_longest(first, second):
+        # NaN at w is for the measure to refuse; here only a change counts.
+        same = a == b or (a != a and b != b)
+        if not same and (
+            a is None or b is None or not abs(a - b) <= rounding * max(abs(a), abs(b))
+        ):
+            return f"{a} and then {b}"
+    return None
+
+
+def random_fault(first: Sequence[float], second: Sequence[float]) -> str | None:
+    """A sentence, where two evaluations differ."""
+    found = changed(first, second)
+    return found and (
+        f"the loss must be the same each time, got {found} at the same parameters; switch off "
+        "dropout (model.eval()), shuffling and augmentation."
+    )
+
+
+def mode_fault(model: nn.Module, without: Sequence[float], with_: Sequence[float]) -> str | None:
+    """A sentence, where the loss is another one when gradients are wanted."""
+    state = [*model.parameters(), *model.buffers()]
+    eps = [torch.finfo(t.dtype).eps for t in state if t.is_floating_point() or t.is_complex()]
+    found = changed(without, with_, _ROUNDINGS * max(eps, default=0.0))
+    return found and (
+        f"the loss must be one function with and without gradients, got {found} at the same "
+        "parameters; a part of the model asks torch.is_grad_enabled() or whether its parameters "
+        "require gradients, and must do the same either way."
+    )
+
+
+def _sharding() -> list[type]:
+    """Wrappers and tensors of sharded training, as far as they have been imported."""
+    found = [
+        getattr(sys.modules.get(module), name, None)
+        for module, name in (
+            ("torch.distributed.fsdp", "FullyShardedDataParallel"),
+            ("torch.distributed.tensor", "DTensor"),
+        )
+    ]
+    return [kind for kind in found if kind is not None]

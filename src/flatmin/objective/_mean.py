@@ -1,0 +1,114 @@
+"""Whether a loss function is a mean over examples, however they are batched.
+
+It is asked again about parts of the outputs that are known. Only where the model has computed a
+loss by itself is the model asked, too.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flatmin.objective._evaluation import Evaluated
+from flatmin.objective._structure import map_tensors, tensors
+
+# What a loss function that works in float32 may differ by, relative to the loss.
+_ROUNDING = 1e-5
+
+_Block = tuple[Any, Tensor]
+"""Outputs (or inputs) and targets of some examples."""
+
+_MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class MeanCheck:
+    """Looks at batch after batch, and at what lies across the border of two.
+
+    Args:
+        model: The network, to know whether it mixes examples by itself.
+
+    Attributes:
+        sums: A sentence, where the loss function gives a sum.
+        mixes: A sentence, where it is another function for other batches.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.sums: str | None = None
+        self.mixes: str | None = None
+        self._by_itself = any(isinstance(m, _MIXING) and m.training for m in model.modules())
+        self._last: _Block | None = None
+
+    def look(self, at: Evaluated) -> None:
+        """Ask about the halves of a batch, and about its first with the last of the one before."""
+        count = len(at.targets)
+        whole, self._loss = (at.outputs, at.targets), at.loss_function
+        if any(t.ndim == 0 for t in tensors(at.outputs)) and not self._by_itself:
+            whole, self._loss = (at.inputs, at.targets), at.loss_of
+        if not count or not all(t.ndim and len(t) == count for t in tensors(whole[0])):
+            self._last = None
+            return
+        parts = [_cut(whole, 0, count // 2), _cut(whole, count // 2, count)]
+        blocks = [block for block in parts if len(block[1])]
+        if self._last is None and self.sums is None:
+            self._ask_twice(blocks[-1])
+        for block in blocks:
+            if self._last is not None and self.mixes is None and _joinable(self._last, block):
+                self._ask_both(self._last, block)
+            self._last = block
+
+    def _ask_twice(self, block: _Block) -> None:
+        once, twice = self._of(block), self._of(_join(block, block))
+        if once is None or twice is None or not math.isfinite(twice):
+            return
+        if once != 0.0 and _close(twice, 2.0 * once):
+            self.sums = (
+                f"loss_function must be a mean over examples, but over {len(block[1])} it gives "
+                f"{once:.6g}, and over the same ones twice {twice:.6g}; divide a sum by "
+                "len(targets)."
+            )
+
+    def _ask_both(self, first: _Block, second: _Block) -> None:
+        m, n = len(first[1]), len(second[1])
+        a, b, whole = self._of(first), self._of(second), self._of(_join(first, second))
+        if a is None or b is None or whole is None or not math.isfinite(whole):
+            return  # NaN at w is for the measure to refuse
+        together = (m * a + n * b) / (m + n)
+        if not _close(whole, together, abs(a), abs(b)):
+            self.mixes = (
+                f"loss_function must be a mean over examples, whatever the batch, but over {m + n} "
+                f"it gives {whole:.6g}, and over {m} and {n} of them {together:.6g} in the mean; "
+                "with weights or ignored targets, divide its sum (reduction='sum') by len(targets)."
+            )
+
+    def _of(self, block: _Block) -> float | None:
+        # A loss that takes no other number of examples says nothing about them.
+        try:
+            with warnings.catch_warnings(action="ignore"):  # about parts that nobody gave
+                return float(self._loss(*block))
+        except Exception:  # a stranger's function can fail in any way
+            return None
+
+
+def _close(a: float, b: float, *scales: float) -> bool:
+    return abs(a - b) <= _ROUNDING * max(abs(a), abs(b), *scales)
+
+
+def _joinable(first: _Block, second: _Block) -> bool:
+    ones, others = [*tensors(first[0]), first[1]], [*tensors(second[0]), second[1]]
+    return len(ones) == len(others) and all(
+        a.shape[1:] == b.shape[1:] and a.dtype == b.dtype for a, b in zip(ones, others, strict=True)
+    )
+
+
+def _cut(block: _Block, start: int, stop: int) -> _Block:
+    return map_tensors(lambda t: t[start:stop], block[0]), block[1][start:stop]
+
+
+def _join(first: _Block, second: _Block) -> _Block:
+    others = tensors(second[0])
+    outputs = map_tensors(lambda t: torch.cat([t, next(others)]), first[0])
+    return outputs, torch.cat([first[1], second[1]])

@@ -1,0 +1,149 @@
+"""Loss functions that are no mean over examples: refused where the batching would show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flatmin import Ball, EmpiricalLoss
+from flatmin.sharpness import m_sharpness, one_step_sharpness
+
+WEIGHT = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+Loss = Callable[[Any, Tensor], Tensor]
+
+
+def network() -> nn.Module:
+    return nn.Linear(4, 3).double()
+
+
+def data(*sizes: int, ignored: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Examples in batches of these sizes; the first targets are to be ignored."""
+    source = torch.Generator().manual_seed(1)
+    x = torch.randn(sum(sizes), 4, generator=source, dtype=torch.float64)
+    y = torch.randint(3, (sum(sizes),), generator=source)
+    y[:ignored] = -100
+    return list(zip(x.split(list(sizes)), y.split(list(sizes)), strict=True))
+
+
+def one_hot(loss: Loss) -> Loss:
+    return lambda o, t: loss(o, F.one_hot(t, 3).double())
+
+
+MEANS: dict[str, Loss] = {
+    "cross-entropy": F.cross_entropy,
+    "label smoothing": nn.CrossEntropyLoss(label_smoothing=0.1),
+    "in float32": lambda o, t: F.cross_entropy(o.float(), t),
+    "weighted sum by count": lambda o, t: (
+        F.cross_entropy(o, t, weight=WEIGHT, reduction="sum") / len(t)
+    ),
+    "positive weight": one_hot(nn.BCEWithLogitsLoss(pos_weight=WEIGHT)),
+    "mean of squares": one_hot(F.mse_loss),
+    "batchmean": one_hot(lambda o, t: F.kl_div(o.log_softmax(1), t, reduction="batchmean")),
+}
+MIXING: dict[str, tuple[Loss, int]] = {
+    "class weights": (nn.CrossEntropyLoss(weight=WEIGHT), 0),
+    "ignored class": (nn.CrossEntropyLoss(ignore_index=0), 0),
+    "ignored targets": (F.cross_entropy, 5),
+    "both, smoothed": (nn.CrossEntropyLoss(weight=WEIGHT, label_smoothing=0.1), 2),
+    "root of the mean": (one_hot(lambda o, t: F.mse_loss(o, t).sqrt()), 0),
+    "spread over the batch": (lambda o, t: o.std(0, correction=0).mean(), 0),
+}
+SUMS: dict[str, Loss] = {
+    "sum": nn.CrossEntropyLoss(reduction="sum"),
+    "sum of squares": one_hot(nn.MSELoss(reduction="sum")),
+    "sum over a constant": lambda o, t: F.cross_entropy(o, t, reduction="sum") / 6.0,
+}
+
+
+@pytest.mark.parametrize("loss", MEANS.values(), ids=MEANS)
+def test_means_do_not_depend_on_the_batches(loss: Loss) -> None:
+    model = network()
+    whole = EmpiricalLoss(model, loss, data(12))
+    for sizes in ([5, 7], [1] * 12, [11, 1]):
+        parts = EmpiricalLoss(model, loss, data(*sizes))
+        assert parts.value({}).item() == pytest.approx(whole.value({}).item(), rel=1e-6)
+    assert m_sharpness(whole, whole.params, Ball(0.1), m=5).value > 0.0
+
+
+@pytest.mark.parametrize("sizes", [[6, 6], [4, 8], [1] * 12, [11, 1]], ids=str)
+@pytest.mark.parametrize(("loss", "ignored"), MIXING.values(), ids=MIXING)
+def test_what_is_another_function_for_other_batches_is_refused(
+    loss: Loss, ignored: int, sizes: list[int]
+) -> None:
+    with pytest.raises(ValueError, match="must be a mean over examples, whatever the batch"):
+        EmpiricalLoss(network(), loss, data(*sizes, ignored=ignored))
+
+
+@pytest.mark.parametrize(("loss", "ignored"), MIXING.values(), ids=MIXING)
+def test_all_examples_in_one_batch_leave_no_question(loss: Loss, ignored: int) -> None:
+    """Then the loss is what the loss function gives; only its parts are refused."""
+    model, ((x, y),) = network(), data(12, ignored=ignored)
+    one = EmpiricalLoss(model, loss, [(x, y)])
+    assert one.value({}).item() == pytest.approx(loss(model(x), y).item(), rel=1e-14)
+    assert one_step_sharpness(one, one.params, Ball(0.1)).value > 0.0
+    with pytest.raises(ValueError, match="whatever the batch"):
+        m_sharpness(one, one.params, Ball(0.1), m=4)
+
+
+@pytest.mark.parametrize("sizes", [[12], [6, 6], [1] * 12, [12, 12]], ids=str)
+@pytest.mark.parametrize("loss", SUMS.values(), ids=SUMS)
+def test_sums_are_refused(loss: Loss, sizes: list[int]) -> None:
+    with pytest.raises(ValueError, match="divide a sum by len"):
+        EmpiricalLoss(network(), loss, data(*sizes))
+
+
+def test_batches_of_one_class_each_are_no_way_out() -> None:
+    """Within each the weights cancel; across their border they do not."""
+    x, y = torch.randn(12, 4, dtype=torch.float64), torch.arange(12) // 4
+    batches = list(zip(x.split(4), y.split(4), strict=True))
+    with pytest.raises(ValueError, match="whatever the batch"):
+        EmpiricalLoss(network(), nn.CrossEntropyLoss(weight=WEIGHT), batches)
+
+
+def test_batch_norm_mixes_examples_by_itself_and_may() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double()
+    loss = EmpiricalLoss(model, F.cross_entropy, data(5, 7))
+    assert m_sharpness(loss, loss.params, Ball(0.1), m=5).value > 0.0
+
+
+class OwnLoss(nn.Module):
+    """A model that computes its loss, as those of transformers do when they are given labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = network()
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        out = self.layer(x)
+        return {"loss": F.cross_entropy(out, labels), "logits": out}
+
+
+@pytest.mark.parametrize(("ignored", "refused"), [(0, False), (5, True)])
+def test_a_loss_that_the_model_computes_is_looked_at_too(ignored: int, refused: bool) -> None:
+    batches = [((x, y), y) for x, y in data(6, 6, ignored=ignored)]
+    if refused:
+        with pytest.raises(ValueError, match="whatever the batch"):
+            EmpiricalLoss(OwnLoss(), lambda o, t: o["loss"], batches)
+    else:
+        EmpiricalLoss(OwnLoss(), lambda o, t: o["loss"], batches)
+
+
+def test_losses_of_a_fixed_number_of_examples_are_believed() -> None:
+    """They say nothing about parts, in one batch or in several alike."""
+    share = torch.rand(6, dtype=torch.float64)
+
+    def fixed(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (share * F.cross_entropy(outputs, targets, reduction="none")).mean()
+
+    assert EmpiricalLoss(network(), fixed, data(6)).value({}) > 0.0
+
+
+def test_a_network_that_has_diverged_is_left_to_the_measure() -> None:
+    model = network()
+    nn.init.constant_(model.weight, torch.nan)
+    assert EmpiricalLoss(model, F.cross_entropy, data(6, 6)).value({}).isnan()
