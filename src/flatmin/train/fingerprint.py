@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flatmin.data import ImageSet
 from flatmin.train.config import TrainConfig
 
 # Raised whenever older checkpoints can no longer be continued bit for bit.
-FORMAT = 1
+FORMAT = 2
 
 
 def fingerprint(
@@ -34,7 +34,11 @@ def fingerprint(
         "format": FORMAT,
         "torch": str(torch.__version__),
         "config": plain(config),
-        "network": {name: list(value.shape) for name, value in network.state_dict().items()},
+        "network": {
+            # What a module keeps beside its tensors may change its shape in training.
+            name: list(value.shape) if isinstance(value, Tensor) and not _is_extra(name) else None
+            for name, value in network.state_dict().items()
+        },
         "classes": list(data[0].classes),
         "data": [part.fingerprint() for part in data],
         "processes": processes,
@@ -96,6 +100,10 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
             f"{own['processes']}; resume with --nproc-per-node {saved['processes']}, or start in "
             "another folder."
         )
+
+
+def _is_extra(name: str) -> bool:
+    return name.rpartition(".")[2] == "_extra_state"
 
 
 def _few(names: list[str]) -> str:

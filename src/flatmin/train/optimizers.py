@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import inspect
 import math
+import typing
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from flatmin import optim
+from flatmin.train._recipe import Recipe
+from flatmin.train._values import fitted
 
-if TYPE_CHECKING:
-    from flatmin.train.config import TrainConfig
+
+def fitted_options(config: Recipe) -> dict[str, Any]:
+    """The optimizer's options as plain values of the kinds that it declares.
+
+    Raises:
+        TypeError: If an option is of another kind.
+        ValueError: If the optimizer or an option is unknown, or a number not finite.
+
+    Example:
+        >>> from flatmin.train import TrainConfig
+        >>> fitted_options(TrainConfig(optimizer="adam", options={"betas": [0.8, 0.9]}))
+        {'betas': (0.8, 0.9)}
+    """
+    kind = _named(torch.optim, "optimizer", config.optimizer)
+    _check_arguments("optimizer", config.optimizer, kind, config.options)
+    declared = typing.get_type_hints(kind.__init__)
+    return {
+        name: fitted(f"options.{name}", value, declared.get(name, Any))
+        for name, value in config.options.items()
+    }
 
 
 def build_optimizer(
-    config: TrainConfig, network: nn.Module, model: nn.Module | None = None
+    config: Recipe, network: nn.Module, model: nn.Module | None = None
 ) -> Optimizer:
     """Build the optimizer of a configuration, with the minimizer around it.
 
@@ -40,12 +61,7 @@ def build_optimizer(
         >>> type(optimizer).__name__, optimizer.param_groups[0]["momentum"]
         ('SAM', 0.9)
     """
-    kind = _named(torch.optim, "optimizer", config.optimizer)
-    _check_arguments("optimizer", config.optimizer, kind, config.options)
-    try:
-        base: Optimizer = kind(list(network.named_parameters()), lr=config.lr, **config.options)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"The optimizer {config.optimizer} cannot be built: {error}") from error
+    base = _build_base(config, network)
     chosen = {"rho": config.rho, "eta": config.eta, "biases": config.biases, "p": config.p}
     arguments = {name: value for name, value in chosen.items() if value is not None}
     if config.minimizer == "none":
@@ -61,7 +77,43 @@ def build_optimizer(
     return wrapped
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+def rehearse(config: Recipe, device: torch.device, dtype: torch.dtype) -> None:
+    """Take a step on one number, for what an optimizer only refuses when it is used.
+
+    Args:
+        config: Names the classes and their arguments.
+        device: Where the network will be trained.
+        dtype: Of its weights.
+
+    Raises:
+        ValueError: If the step fails, as that of ``SparseAdam`` on a dense gradient does.
+    """
+    matrix = nn.Linear(1, 1, bias=False, device="meta").to_empty(device=device).to(dtype)
+    base = _build_base(config, matrix)
+    nn.init.ones_(matrix.weight)
+    matrix.weight.grad = torch.ones_like(matrix.weight)
+    try:
+        base.step()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(_unusable(config, error)) from error
+
+
+def _build_base(config: Recipe, network: nn.Module) -> Optimizer:
+    kind = _named(torch.optim, "optimizer", config.optimizer)
+    options = fitted_options(config)
+    try:
+        base: Optimizer = kind(list(network.named_parameters()), lr=config.lr, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(_unusable(config, error)) from error
+    return base
+
+
+def _unusable(config: Recipe, error: Exception) -> str:
+    reason = " ".join(str(error).split()).rstrip(".")
+    return f"The optimizer {config.optimizer} cannot be used here: {reason}."
+
+
+def learning_rate(config: Recipe, step: int, steps_per_epoch: int) -> float:
     r"""Learning rate of a step: a function of the step alone, so there is no state to save.
 
     .. math:: \eta_t = \eta \cdot \tfrac12 \bigl(1 + \cos(\pi (t - w) / (T - w))\bigr)

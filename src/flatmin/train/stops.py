@@ -6,11 +6,12 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import torch
 
+from flatmin.train.checkpoint import NotWritable
 from flatmin.train.config import TrainConfig
 from flatmin.train.log import Log
 
@@ -78,7 +79,7 @@ def told(log: Log, config: TrainConfig, last: Callable[[], str]) -> Iterator[Non
         yield
     except Interrupted as stop:
         sentence = f"{stop}; {last()}."
-        log.write("stop", reason=sentence)
+        _note(log, sentence)
         # Replicas that outlive the process group would hang when they are freed.
         traceback.clear_frames(stop.__traceback__)
         raise Interrupted(sentence, stop.code) from None
@@ -94,10 +95,16 @@ def told(log: Log, config: TrainConfig, last: Callable[[], str]) -> Iterator[Non
                 f"{config.batch_size} in pieces of {-(-config.batch_size // config.accumulation)}; "
                 f"raise accumulation, which makes smaller pieces, or lower batch_size; {last()}."
             )
-        log.write("stop", reason=sentence)
+        _note(log, sentence)
         if kind is None:
             raise
         raise kind(sentence) from error
+
+
+def _note(log: Log, sentence: str) -> None:
+    # Where the log is what failed, the reason still has to come through.
+    with suppress(NotWritable):
+        log.write("stop", reason=sentence)
 
 
 def _lacks_memory(error: Exception) -> bool:
