@@ -10,6 +10,9 @@ from torch import Tensor
 
 from flatmin.symmetry.slots import Slot
 
+# Why the units of the last layer are never offered.
+OUTPUTS = "these units are outputs of the model"
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -80,6 +83,10 @@ class Symmetries(ABC):
     @abstractmethod
     def sample(self, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Draw one tensor per group, of shape ``(group.size,)``."""
+
+    @abstractmethod
+    def far(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw an element far from the identity, under which a false claim shows."""
 
     @abstractmethod
     def check(self, elements: Sequence[Tensor]) -> None:
