@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_runs import DATA, config, small
+from small_runs import DATA, config
 from torch import nn
 
 from flatmin.train import TrainConfig, train
@@ -156,13 +156,16 @@ def test_muon_is_judged_by_the_network_that_it_gets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "options"),
-    [("sparseadam", {}), ("adam", {"differentiable": True})],
+    ("values", "words"),
+    [
+        ({"optimizer": "sparseadam"}, "optimizer must be one of"),
+        (
+            {"optimizer": "adam", "options": {"differentiable": True}},
+            "differentiable must be False",
+        ),
+        ({"optimizer": "adam", "options": {"fused": True, "foreach": True}}, "cannot be used here"),
+    ],
 )
-def test_optimizer_that_fails_when_it_steps_is_refused_at_the_start(
-    optimizer: str, options: dict[str, Any], tmp_path: Any
-) -> None:
-    chosen = config(optimizer=optimizer, options=options)
-    with pytest.raises(ValueError, match=f"The optimizer {optimizer} cannot be used here"):
-        train(chosen, DATA, model=small(), out=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+def test_optimizer_that_could_not_take_a_step_is_refused(values: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        config(**values)

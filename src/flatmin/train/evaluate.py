@@ -45,7 +45,8 @@ def evaluate(
     """
     team = team or Team()
     totals = torch.zeros(2, dtype=torch.float64, device=image_set.device)
-    training, classes = model.training, len(image_set.classes)
+    classes = len(image_set.classes)
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad(), own_defaults(config.dtype):
@@ -58,7 +59,9 @@ def evaluate(
                 totals[0] += F.cross_entropy(logits, targets, reduction="sum")
                 totals[1] += (logits.argmax(dim=1) == targets).sum()
     finally:
-        model.train(training)
+        model.train(modes[0][1])
+        for module, training in modes:  # a part that was frozen stays so
+            module.training = training
     loss, correct = (team.sum(totals) / len(image_set)).tolist()
     return loss, correct
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flatmin.data import ImageSet
+from flatmin.train._own_network import switches
 from flatmin.train.config import TrainConfig
 
 # Raised whenever older checkpoints can no longer be continued bit for bit.
@@ -39,6 +40,7 @@ def fingerprint(
             name: list(value.shape) if isinstance(value, Tensor) and not _is_extra(name) else None
             for name, value in network.state_dict().items()
         },
+        "frozen": switches(network)["frozen"],
         "classes": list(data[0].classes),
         "data": [part.fingerprint() for part in data],
         "processes": processes,
@@ -88,6 +90,12 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
         raise ValueError(
             f"{path} holds a network with other parameters than this one; resume with the network "
             "that it was trained from, or start in another folder."
+        )
+    if saved["frozen"] != own["frozen"]:
+        raise ValueError(
+            f"{path} was trained with other frozen parameters ({_few(saved['frozen']) or 'none'}) "
+            f"than these ({_few(own['frozen']) or 'none'}); resume as it began, or start in "
+            "another folder."
         )
     if saved["data"] != own["data"]:
         raise ValueError(

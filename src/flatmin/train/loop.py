@@ -12,6 +12,7 @@ from torch import nn
 
 from flatmin.data import ImageSet
 from flatmin.train._conditions import own_defaults, own_randomness
+from flatmin.train._own_network import check_network
 from flatmin.train._values import fitted
 from flatmin.train.config import TrainConfig
 from flatmin.train.distributed import PARALLEL, join
@@ -21,7 +22,7 @@ from flatmin.train.folder import Folder
 from flatmin.train.history import Epoch
 from flatmin.train.log import Log
 from flatmin.train.networks import build_network
-from flatmin.train.packing import check_restorable, unpack
+from flatmin.train.packing import unpack
 from flatmin.train.parts import cut
 from flatmin.train.state import State
 from flatmin.train.stops import Stop, listening, told
@@ -121,7 +122,7 @@ def train(
     ):
         parts = cut(config, data, team)
         network = model if model is not None else _fresh(config, data[0])
-        check_restorable(network)
+        check_network(network, config.dtype)
         folder = Folder(
             Path(out) if out is not None else None,
             lambda: fingerprint(config, data, network, team.size),

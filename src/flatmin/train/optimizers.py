@@ -32,10 +32,16 @@ def fitted_options(config: Recipe) -> dict[str, Any]:
     kind = _named(torch.optim, "optimizer", config.optimizer)
     _check_arguments("optimizer", config.optimizer, kind, config.options)
     declared = typing.get_type_hints(kind.__init__)
-    return {
+    options = {
         name: fitted(f"options.{name}", value, declared.get(name, Any))
         for name, value in config.options.items()
     }
+    if options.get("differentiable"):
+        raise ValueError(
+            "options.differentiable must be False: a step that is part of a graph cannot change "
+            "the weights in their place."
+        )
+    return options
 
 
 def build_optimizer(
@@ -77,42 +83,6 @@ def build_optimizer(
     return wrapped
 
 
-def rehearse(config: Recipe, device: torch.device, dtype: torch.dtype) -> None:
-    """Take a step on one number, for what an optimizer only refuses when it is used.
-
-    Args:
-        config: Names the classes and their arguments.
-        device: Where the network will be trained.
-        dtype: Of its weights.
-
-    Raises:
-        ValueError: If the step fails, as that of ``SparseAdam`` on a dense gradient does.
-    """
-    matrix = nn.Linear(1, 1, bias=False, device="meta").to_empty(device=device).to(dtype)
-    base = _build_base(config, matrix)
-    nn.init.ones_(matrix.weight)
-    matrix.weight.grad = torch.ones_like(matrix.weight)
-    try:
-        base.step()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(_unusable(config, error)) from error
-
-
-def _build_base(config: Recipe, network: nn.Module) -> Optimizer:
-    kind = _named(torch.optim, "optimizer", config.optimizer)
-    options = fitted_options(config)
-    try:
-        base: Optimizer = kind(list(network.named_parameters()), lr=config.lr, **options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(_unusable(config, error)) from error
-    return base
-
-
-def _unusable(config: Recipe, error: Exception) -> str:
-    reason = " ".join(str(error).split()).rstrip(".")
-    return f"The optimizer {config.optimizer} cannot be used here: {reason}."
-
-
 def learning_rate(config: Recipe, step: int, steps_per_epoch: int) -> float:
     r"""Learning rate of a step: a function of the step alone, so there is no state to save.
 
@@ -149,6 +119,19 @@ def learning_rate(config: Recipe, step: int, steps_per_epoch: int) -> float:
     return config.lr * 0.5 * (1.0 + math.cos(math.pi * part))
 
 
+def _build_base(config: Recipe, network: nn.Module) -> Optimizer:
+    kind = _named(torch.optim, "optimizer", config.optimizer)
+    options = fitted_options(config)
+    try:
+        base: Optimizer = kind(list(network.named_parameters()), lr=config.lr, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"The optimizer {config.optimizer} cannot be used here: {reason}."
+        ) from error
+    return base
+
+
 def _named(module: object, role: str, name: str, *others: str) -> type[Any]:
     """Find a class of optimizers in a module, in whatever case its name is written."""
     known = {
@@ -157,7 +140,8 @@ def _named(module: object, role: str, name: str, *others: str) -> type[Any]:
         if inspect.isclass(value)
         and issubclass(value, Optimizer)
         and not inspect.isabstract(value)
-        and value not in (Optimizer, torch.optim.LBFGS)  # LBFGS evaluates the loss as it likes
+        # LBFGS evaluates the loss as it likes, and SparseAdam takes sparse gradients alone.
+        and value not in (Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
     }
     if name.lower() not in known:
         choices = ", ".join([*others, *sorted(known)])

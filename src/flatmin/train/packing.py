@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flatmin.train._conditions import random_state, set_random_state
+from flatmin.train._own_network import set_switches, switches
 from flatmin.train.distributed import gathered, spread_like
 from flatmin.train.history import Epoch
 from flatmin.train.state import State
@@ -22,6 +23,7 @@ def pack(state: State) -> dict[str, Any]:
     return {
         "network": sound_weights(state),
         "buffers": gathered(_buffers_beside(state.network)),
+        "switches": switches(state.network),
         "optimizer": gathered(state.optimizer.state_dict()),
         "scaler": state.scaler.state_dict(),
         "random": state.team.gather(random_state(state.team.device)),
@@ -47,22 +49,10 @@ def sound_weights(state: State) -> dict[str, Any]:
     return network
 
 
-def check_restorable(network: nn.Module) -> None:
-    """Refuse, by ``ValueError``, a network whose own extra state could not be put back."""
-    for name, module in network.named_modules():
-        kind = type(module)
-        gives = kind.get_extra_state is not nn.Module.get_extra_state
-        takes = kind.set_extra_state is not nn.Module.set_extra_state
-        if gives and not takes:
-            raise ValueError(
-                f"{name or 'The network'} ({kind.__name__}) has get_extra_state and no "
-                "set_extra_state, so a run could not be resumed; write both, or neither."
-            )
-
-
 def unpack(state: State, saved: dict[str, Any]) -> None:
     """Go back to what ``pack`` described."""
     _fill(state.network, saved["network"], saved["buffers"])
+    set_switches(state.network, saved["switches"])
     params = [p for group in state.optimizer.param_groups for p in group["params"]]
     moments = {
         index: {

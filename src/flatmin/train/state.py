@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from flatmin._types import Batch
 from flatmin.data import Augment, Batches, ImageSet
 from flatmin.optim._perturbed import Perturbed
+from flatmin.train._own_network import prepare
 from flatmin.train.config import TrainConfig
 from flatmin.train.distributed import Team
 from flatmin.train.evaluate import forward
 from flatmin.train.history import Epoch
-from flatmin.train.optimizers import build_optimizer, learning_rate, rehearse
+from flatmin.train.optimizers import build_optimizer, learning_rate
 from flatmin.train.stops import Diverged
 
 
@@ -48,8 +49,7 @@ class State:
         parallel: str = "ddp",
     ) -> None:
         self.config, self.team = config, team
-        rehearse(config, team.device, config.dtype)
-        network.to(team.device, config.dtype).train()
+        prepare(network, team.device, config.dtype)
         if config.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
