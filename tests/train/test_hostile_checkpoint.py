@@ -126,3 +126,29 @@ def test_ordinary_archive_of_the_same_making_is_read(tmp_path: Path) -> None:
 def test_deep_but_honest_state_is_saved(tmp_path: Path) -> None:
     state = {"nested": shared(40, list, width=1), "seed": 2**64 - 1}
     assert load_checkpoint(save_checkpoint(tmp_path, 1, state)) == state
+
+
+@pytest.mark.parametrize("key", ["network", "buffers", "random", "place", "history", "switches"])
+@pytest.mark.parametrize("change", ["missing", "of another kind"])
+def test_sound_file_that_is_no_state_of_this_run_is_one_sentence(
+    tmp_path: Path, key: str, change: str
+) -> None:
+    train(config(epochs=1), DATA, model=small(), out=tmp_path)
+    path, state = newest_checkpoint(tmp_path)
+    path.unlink()
+    state.pop(key) if change == "missing" else state.update({key: 3})
+    save_checkpoint(tmp_path, 6, state)
+    with pytest.raises(CheckpointError, match="does not hold what it should") as caught:
+        train(config(epochs=1), DATA, model=small(), out=tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["config", "network", "data", "processes"])
+def test_fingerprint_that_lacks_something_is_one_sentence(tmp_path: Path, key: str) -> None:
+    train(config(epochs=1), DATA, model=small(), out=tmp_path)
+    path, state = newest_checkpoint(tmp_path)
+    path.unlink()
+    del state["fingerprint"][key]
+    save_checkpoint(tmp_path, 6, state)
+    with pytest.raises(CheckpointError, match="does not describe its run"):
+        train(config(epochs=1), DATA, model=small(), out=tmp_path, resume=True)

@@ -210,3 +210,18 @@ def test_infinite_setting_is_strict_json(tmp_path: Path) -> None:
     assert first["p"] == "inf"
     assert TrainConfig(**first) == chosen
     train(chosen, DATA, model=small(), out=tmp_path, resume=True)
+
+
+def test_full_disk_under_anything_else_is_one_sentence_too(tmp_path: Path) -> None:
+    class Caching(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raise OSError(errno.ENOSPC, "No space left on device", "cache/kernel.so")
+
+    with pytest.raises(
+        NotWritable, match=r"cache/kernel.so cannot be written \(No space.*none was"
+    ):
+        train(config(), DATA, model=Caching(), out=tmp_path)

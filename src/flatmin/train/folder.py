@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flatmin.train.checkpoint import (
+    CheckpointError,
     NotWritable,
     checkpoints,
     newest_checkpoint,
@@ -46,7 +47,13 @@ class Folder:
                 )
             found = newest_checkpoint(folder)
             if found:
-                check_same(found[1].get("fingerprint"), self.own, found[0])
+                try:
+                    check_same(found[1].get("fingerprint"), self.own, found[0])
+                except (KeyError, TypeError, AttributeError) as error:
+                    raise CheckpointError(
+                        f"{found[0]} does not describe its run ({type(error).__name__}: {error}); "
+                        "it is not one that this program wrote: start in another folder."
+                    ) from error
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flatmin.train._conditions import random_state, set_random_state
 from flatmin.train._own_network import set_switches, switches
+from flatmin.train.checkpoint import CheckpointError
 from flatmin.train.distributed import gathered, spread_like
 from flatmin.train.history import Epoch
 from flatmin.train.state import State
@@ -50,7 +51,17 @@ def sound_weights(state: State) -> dict[str, Any]:
 
 
 def unpack(state: State, saved: dict[str, Any]) -> None:
-    """Go back to what ``pack`` described."""
+    """Go back to what ``pack`` described; ``CheckpointError`` if it described something else."""
+    try:
+        _restore(state, saved)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"The checkpoint does not hold what it should ({type(error).__name__}: {error}); it is "
+            "not one that this program wrote for this network: start in another folder."
+        ) from error
+
+
+def _restore(state: State, saved: dict[str, Any]) -> None:
     _fill(state.network, saved["network"], saved["buffers"])
     set_switches(state.network, saved["switches"])
     params = [p for group in state.optimizer.param_groups for p in group["params"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 import traceback
@@ -14,6 +15,9 @@ import torch
 from flatmin.train.checkpoint import NotWritable
 from flatmin.train.config import TrainConfig
 from flatmin.train.log import Log
+
+# A disk without room, over its quota, or read-only: whoever wrote there.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -88,6 +92,12 @@ def told(log: Log, config: TrainConfig, last: Callable[[], str]) -> Iterator[Non
         kind: type[RuntimeError] | None = None
         if isinstance(error, Diverged):
             sentence, kind = f"{error}; {last()}.", Diverged
+        elif isinstance(error, OSError) and error.errno in _FULL:
+            kind = NotWritable
+            sentence = (
+                f"{error.filename or 'A file'} cannot be written ({error.strerror}); make room, "
+                f"and resume; {last()}."
+            )
         elif _lacks_memory(error):
             kind = OutOfMemory
             sentence = (
