@@ -133,6 +133,11 @@ class Symmetries(ABC):
     def _check_shapes(self, elements: Sequence[Tensor]) -> None:
         shapes = [tuple(element.shape) for element in elements]
         wanted = [(group.size,) for group in self.groups]
+        if shapes and not wanted:
+            raise ValueError(
+                f"there are no groups to transform, got {len(shapes)} tensors; print these "
+                f"{type(self).__name__} to see what stopped them"
+            )
         if shapes != wanted:
             raise ValueError(
                 f"one tensor per group of shapes {wanted} is needed, got {shapes}; draw them with "
