@@ -245,6 +245,9 @@ def test_bad_use_is_refused() -> None:
     scalings, orders, flips = (f(model, x) for f in (find_scalings, find_permutations, find_flips))
     with pytest.raises(ValueError, match="0 < low <= high"):
         scalings.sample(low=0.0)
+    nothing = Scalings((), ())
+    with pytest.raises(ValueError, match="no groups to transform, got 1 tensors; print these Scal"):
+        rescale(model, nothing, [torch.ones(3)])
     with pytest.raises(TypeError, match="Scalings are needed, got Flips"):
         rescale(model, flips, flips.sample())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="each of 0 … 2 once"):

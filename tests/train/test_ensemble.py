@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -319,3 +320,24 @@ def test_replay_is_the_same_bit_for_bit(kind: str, monkeypatch: pytest.MonkeyPat
         (stack,) = ensemble._stacks
         assert len(stack.direction._recordings) == (2 if calls == 2 else 0)
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_network_with_a_computed_weight_is_a_kind_as_any_other() -> None:
+    """Pruning leaves a tensor of a graph on the network, which a plain copy refuses."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    torch.nn.utils.prune.l1_unstructured(model[0], "weight", 2)
+    params = stack_networks([model])
+    inputs = torch.randn(1, 4, 2, dtype=torch.float64)
+    ensemble = Ensemble(
+        model, params, [None], lambda params: torch.optim.SGD(params, 0.1), loss_function=F.mse_loss
+    )
+    targets = torch.zeros(1, 4, 1, dtype=torch.float64)
+    base = torch.optim.SGD(model.parameters(), 0.1)
+    F.mse_loss(model(inputs[0]), targets[0]).backward()
+    ensemble.train_epoch(inputs, targets, torch.arange(4)[None], batch_size=4)
+    base.step()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(ensemble.params[name][0], parameter, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        ensemble_outputs(model, ensemble.params, inputs)[0], model(inputs[0])
+    )

@@ -85,14 +85,14 @@ def test_loss_that_is_not_finite_is_code_3(capsys: pytest.CaptureFixture[str]) -
     assert "not finite" in capsys.readouterr().err
 
 
-def test_failed_save_is_code_1(
+def test_failed_save_is_code_4(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*paths: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    assert main([*QUICK, "--out", str(tmp_path)]) == 1
+    assert main([*QUICK, "--out", str(tmp_path)]) == 4
     assert "No space left" in capsys.readouterr().err
 
 

@@ -135,8 +135,8 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(config(epochs=1), DATA, model=small(), out=tmp_path)
-    monkeypatch.setattr("flatmin.train.fingerprint.FORMAT", 2)
-    with pytest.raises(ValueError, match=r"format 1.*reads 2"):
+    monkeypatch.setattr("flatmin.train.fingerprint.FORMAT", 3)
+    with pytest.raises(ValueError, match=r"format 2.*reads 3"):
         train(config(epochs=1), DATA, model=small(), out=tmp_path, resume=True)
 
 

@@ -18,6 +18,7 @@ from flatmin.train import (
     CheckpointError,
     Diverged,
     Interrupted,
+    NotWritable,
     OutOfMemory,
     TrainConfig,
     Trained,
@@ -26,8 +27,9 @@ from flatmin.train import (
 from flatmin.train.distributed import PARALLEL
 
 _CIFAR = {"cifar10": load_cifar10, "cifar100": load_cifar100}
-CODES = """exit codes: 0 finished, 1 failed (memory, disk), 2 bad input, 3 the loss is not finite,
-130 stopped by Ctrl-C and 143 by SIGTERM, both after saving"""
+CODES = """exit codes: 0 finished, 1 failed (memory, unsound checkpoint), 2 bad input, 3 the loss is
+not finite, 4 --out cannot be written (full, read-only), 130 stopped by Ctrl-C and 143 by SIGTERM,
+both after saving"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +91,7 @@ def main(arguments: argparse.Namespace) -> int:
         return stop.code
     except (Diverged, OutOfMemory, CheckpointError) as error:
         _say(str(error), everywhere=isinstance(error, OutOfMemory))
-        return 3 if isinstance(error, Diverged) else 1
+        return 3 if isinstance(error, Diverged) else 4 if isinstance(error, NotWritable) else 1
     if _leads():
         print(_summary(run))
     return 0

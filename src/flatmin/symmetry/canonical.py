@@ -76,8 +76,9 @@ def balance(
         Stock et al. 2019 (ENorm), arXiv:1902.10416.
     """
     squares = {name: tensor.detach().double().square() for name, tensor in params.items()}
-    logs = [torch.zeros(group.size, dtype=torch.float64) for group in scalings.groups]
-    idle = [torch.zeros(group.size, dtype=torch.bool) for group in scalings.groups]
+    home = torch.device("cpu")
+    logs = [torch.zeros(group.size, dtype=torch.float64, device=home) for group in scalings.groups]
+    idle = [torch.zeros(group.size, dtype=torch.bool, device=home) for group in scalings.groups]
     for sweep in range(1, max_sweeps + 1):
         largest = 0.0
         for index, group in enumerate(scalings.groups):

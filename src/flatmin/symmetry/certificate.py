@@ -15,6 +15,9 @@ class Certificate:
         weight_norms: Norm of all parameters, before and after each: a control that does change.
         tolerance: Spread up to which the measure counts as unchanged.
         allowed_deviation: Deviation up to which the outputs count as unchanged.
+        coverage: The part of the numbers in parameters that the transformations moved; biases of
+            the outputs, which none could move, are not counted.
+        untouched: Names of the parameters that none of them moved, apart from those biases.
 
     Example:
         >>> print(Certificate((1.0, 3.0), (1e-16,), (1.0, 2.0), 1e-9, 1e-9))
@@ -22,6 +25,7 @@ class Certificate:
           values       1 … 3, first 1, 2 networks
           outputs      moved by at most 1.0e-16 of their rms
           weight norm  spread 0.67 on the same networks (control)
+          took part    100 % of the parameters
     """
 
     values: tuple[float, ...]
@@ -29,6 +33,8 @@ class Certificate:
     weight_norms: tuple[float, ...]
     tolerance: float
     allowed_deviation: float
+    coverage: float = 1.0
+    untouched: tuple[str, ...] = ()
 
     @property
     def spread(self) -> float:
@@ -51,9 +57,14 @@ class Certificate:
         return self.deviation <= self.allowed_deviation
 
     @property
-    def invariant(self) -> bool:
-        """Whether the measure stayed while the outputs did."""
+    def unchanged(self) -> bool:
+        """Whether the measure stayed, under what was tried, while the outputs did."""
         return self.function_kept and any(self.values) and self.spread <= self.tolerance
+
+    @property
+    def invariant(self) -> bool:
+        """Whether the measure stayed while the outputs did, and every parameter took part."""
+        return self.unchanged and not self.untouched
 
     @property
     def verdict(self) -> str:
@@ -69,6 +80,12 @@ class Certificate:
             return "always zero: this measure tells nothing here"
         if self.invariant:
             return f"invariant: spread {self.spread:.1e}, within {self.tolerance:.0e}"
+        if self.unchanged:
+            return (
+                f"unchanged where tried: spread {self.spread:.1e}, within {self.tolerance:.0e}; "
+                f"only {_percent(self.coverage)} of the parameters took part, and nothing is known "
+                f"of {_some(self.untouched)}"
+            )
         return f"NOT invariant: spread {self.spread:.2g} while the function stayed"
 
     def __str__(self) -> str:
@@ -79,6 +96,8 @@ class Certificate:
             f"{len(self.values)} networks\n"
             f"  outputs      moved by at most {self.deviation:.1e} of their rms\n"
             f"  weight norm  spread {_spread(self.weight_norms):.2g} on the same networks (control)"
+            f"\n  took part    {_percent(self.coverage)} of the parameters"
+            f"{f'; not {_some(self.untouched)}' if self.untouched else ''}"
         )
 
 
@@ -87,6 +106,17 @@ def _spread(values: Sequence[float]) -> float:
         return math.nan
     width, mean = max(values) - min(values), abs(math.fsum(values) / len(values))
     return width / mean if mean else math.inf if width else 0.0
+
+
+def _percent(part: float) -> str:
+    # Never rounded up to all, or down to nothing.
+    percent = min(100 * part, 99.9) if part < 1 else 100.0
+    return f"{percent:.3g} %" if percent >= 0.1 or percent == 0 else "below 0.1 %"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
 
 
 def _nan_last(value: float) -> float:

@@ -1,8 +1,7 @@
 """Test any measure of a network for invariance, on the user's own network."""
 
-import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,14 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from flatmin.symmetry.certificate import Certificate
-from flatmin.symmetry.evaluate import deviation, outputs_at, same_randomness, state_of
+from flatmin.symmetry.evaluate import (
+    ROUNDING,
+    ROUNDING_BELOW,
+    deviation,
+    outputs_at,
+    same_randomness,
+)
 from flatmin.symmetry.find import find_scalings
-from flatmin.symmetry.groups import Symmetries
+from flatmin.symmetry.groups import OUTPUTS, Symmetries
+from flatmin.symmetry.private import changed, load, private_copy, state_of
 from flatmin.symmetry.symmetries import Scalings
-from flatmin.symmetry.transform import load
 
-# What rounding explains: of outputs (relative to their rms), and of a measure (spread).
-_OUTPUTS = {torch.float64: 1e-9, torch.float32: 1e-3}
+# What rounding explains of the spread of a measure.
 _SPREAD = {torch.float64: 1e-9, torch.float32: 1e-2}
 
 
@@ -40,7 +44,8 @@ def certify(
 
     The model is never touched: each evaluation gets a fresh copy, and the same random numbers from
     torch's default generator. The outputs on ``example`` are compared each time; if they moved,
-    the certificate is void.
+    the certificate is void. What no transformation reached is named: of a measure of those
+    parameters an unchanged value says nothing.
 
     Args:
         measure: Any function of the network to a number, or to an object with a ``value``. A
@@ -81,40 +86,59 @@ def certify(
         raise ValueError(
             f"nothing in this model may be transformed, so there is nothing to test:\n{symmetries}"
         )
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = torch.Generator("cpu").manual_seed(0) if generator is None else generator
     draw = (
         partial(symmetries.sample, generator, low, high)
         if isinstance(symmetries, Scalings)
         else partial(symmetries.sample, generator)
     )
     trainable = dict(model.named_parameters())
-    state = state_of(model)
-    before = outputs_at(model, state, example)
-    values, deviations, norms = [_measured(measure, model, state)], [], [_norm(state, trainable)]
+    start = state = state_of(model)
+    before = outputs_at(model, {}, example)
+    values, deviations, norms = [_measured(measure, model, {})], [], [_norm(state, trainable)]
     for _ in range(num_scalings):
         state = symmetries.apply(state, draw())
-        values.append(_measured(measure, model, state))
+        moved = changed(start, state)
+        values.append(_measured(measure, model, moved))
         norms.append(_norm(state, trainable))
-        deviations.append(deviation(before, outputs_at(model, state, example)))
+        deviations.append(deviation(before, outputs_at(model, moved, example)))
     dtype = next((t.dtype for t in trainable.values()), torch.float32)
+    coverage, untouched = _coverage(symmetries, trainable)
     return Certificate(
         tuple(values),
         tuple(deviations),
         tuple(norms),
         _SPREAD.get(dtype, 0.1) if tolerance is None else tolerance,
-        _OUTPUTS.get(dtype, 0.1),
+        ROUNDING.get(dtype, ROUNDING_BELOW),
+        coverage,
+        untouched,
     )
+
+
+def _coverage(
+    symmetries: Symmetries, params: Mapping[str, Tensor]
+) -> tuple[float, tuple[str, ...]]:
+    """The part of the parameters that the groups move, and the names of the rest."""
+    moved = {slot.name for group in symmetries.groups for slot in group.slots}
+    # The units of the last layer are the outputs: its bias is what no symmetry could move.
+    ends = [stop.producers for stop in symmetries.stopped if stop.reason == OUTPUTS]
+    fixed = {f"{layer}.bias" for producers in ends for layer in producers}
+    counted = {name: p.numel() for name, p in params.items() if name in moved or name not in fixed}
+    untouched = tuple(name for name in counted if name not in moved)
+    whole = sum(counted.values())
+    return 1.0 - sum(counted[name] for name in untouched) / max(whole, 1), untouched
 
 
 def _measured(
     measure: Callable[[nn.Module], Any], model: nn.Module, state: dict[str, Tensor]
 ) -> float:
-    twin = copy.deepcopy(model)
+    twin = private_copy(model)
     twin.zero_grad()
     load(twin, state)
     with same_randomness(model):
         result = measure(twin)
-    return float(getattr(result, "value", result))
+    value = getattr(result, "value", result)
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _norm(state: dict[str, Tensor], names: dict[str, nn.Parameter]) -> float:

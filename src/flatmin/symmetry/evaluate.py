@@ -1,16 +1,21 @@
 """Outputs of a network at given tensors, with nothing left behind, and how far two lie apart."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from flatmin.objective._conditions import devices_of, measuring
 from flatmin.symmetry.groups import Symmetries
+from flatmin.symmetry.private import changed, load, private_copy
+from flatmin.symmetry.private import state_of as state_of
+
+# What rounding explains of a change of outputs, relative to their rms.
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
+ROUNDING_BELOW = 0.1  # in bfloat16 and float16
 
 
 @contextmanager
@@ -24,29 +29,38 @@ def same_randomness(model: nn.Module, seed: int = 0) -> Iterator[None]:
         yield
 
 
-def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by name; the tensors themselves, detached from autograd."""
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return {name: tensor.detach() for name, tensor in named}
-
-
 def outputs_at(model: nn.Module, state: Mapping[str, Tensor], example: Any) -> Tensor:
-    """Return all outputs as one flat float64 tensor, in the model's present mode.
+    """Return all outputs as one flat float64 tensor; see ``all_outputs``."""
+    return torch.cat(all_outputs(model, state, example))
 
-    Random layers see the same random numbers at every call; running statistics are not moved.
+
+def all_outputs(model: nn.Module, state: Mapping[str, Tensor], example: Any) -> list[Tensor]:
+    """Return every output, flat and in float64, in the model's present mode.
+
+    Each call runs a fresh copy, and random layers see the same random numbers: whatever a forward
+    writes or counts is forgotten.
+
+    Args:
+        model: The network. Read, never written.
+        state: The tensors in which the copy is to differ from it.
+        example: An input, or a tuple of inputs.
+
+    Raises:
+        ValueError: If the network returns no number.
     """
-    names = {name for name, _ in model.named_buffers()}
-    own = {name: t.clone() if name in names else t for name, t in state.items()}
+    twin = private_copy(model)
+    load(twin, state)
     inputs = example if isinstance(example, tuple) else (example,)
     with same_randomness(model), torch.no_grad():
-        return torch.cat(
-            [t.double().flatten() for t in _tensors(functional_call(model, own, inputs))]
-        )
+        found = [_flat(t) for t in _tensors(twin(*inputs), set())]
+    if not found:
+        raise ValueError(f"{type(model).__name__} returns no tensor on the example")
+    return found
 
 
 def deviation(before: Tensor, after: Tensor) -> float:
     """Return the largest change relative to the root mean square: max |after - before| / rms."""
-    change = (after - before).abs().max()
+    change = (after - before).abs().max() if len(before) else before.new_zeros(())
     return (change / before.square().mean().sqrt()).item() if change else 0.0
 
 
@@ -97,17 +111,35 @@ def verify(
         The report, figure 2.
     """
     state = state_of(model)
-    before = outputs_at(model, state, example)
-    after = outputs_at(model, symmetries.apply(state, elements), example)
+    before = outputs_at(model, {}, example)
+    after = outputs_at(model, changed(state, symmetries.apply(state, elements)), example)
     return Verification(before, after, deviation(before, after))
 
 
-def _tensors(output: object) -> Iterator[Tensor]:
+def _tensors(output: object, seen: set[int]) -> Iterator[Tensor]:
+    """Every number in what a network returns, whatever it is wrapped in."""
     if isinstance(output, Tensor):
         yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _tensors(value)
-    elif isinstance(output, Sequence) and not isinstance(output, str):
-        for value in output:
-            yield from _tensors(value)
+    elif isinstance(output, bool | int | float | complex):
+        yield torch.tensor(output, device="cpu")
+    elif not isinstance(output, str | bytes | type | None) and id(output) not in seen:
+        seen.add(id(output))
+        if isinstance(output, Mapping):
+            parts: Iterable[object] = output.values()
+        elif isinstance(output, Collection):
+            parts = output
+        else:
+            parts = getattr(output, "__dict__", {}).values()
+        for part in parts:
+            yield from _tensors(part, seen)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return tensor.double().flatten()

@@ -1,15 +1,18 @@
 """Find the symmetries of an ordinary network by tracing it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
-from flatmin.symmetry.groups import Group, Stop
+from flatmin.symmetry.confirm import confirmed
+from flatmin.symmetry.groups import Symmetries
 from flatmin.symmetry.rules import rule_of
 from flatmin.symmetry.symmetries import Flips, Permutations, Scalings
 from flatmin.symmetry.trace import trace
 from flatmin.symmetry.walk import Kind, Walk
+
+Found = TypeVar("Found", bound=Symmetries)
 
 
 def find_scalings(model: nn.Module, example: Any, *, opaque: Sequence[str] = ()) -> Scalings:
@@ -17,16 +20,21 @@ def find_scalings(model: nn.Module, example: Any, *, opaque: Sequence[str] = ())
 
     .. math:: f(\tau z) = \tau f(z) \;\Rightarrow\; W_2\, f(W_1 x) = (W_2 / \tau)\, f(\tau W_1 x)
 
-    The model is traced with ``torch.fx`` in its present mode, and run once on ``example`` for the
-    shapes; both happen on a copy. What cannot be proven is not offered. Layers joined by residual
-    additions form one group, with one factor per channel for all of them. In eval mode the running
-    statistics of a BatchNorm belong to its group, and ``var + eps`` is what scales, so a running
-    variance may come to lie below zero, never below ``-eps``. In train mode BatchNorm undoes a
-    scale exactly only for ``eps`` of zero, or 1e-38 where torch asks for a positive one.
+    The model is traced with ``torch.fx`` in its present mode, and run on ``example`` for the
+    shapes; both happen on copies. What cannot be proven is not offered. What a trace does not show,
+    such as a forward that reads its parameters in some other way, is caught by trying: a copy in
+    float64 is transformed at random, and a group under which an output moves is dropped and named.
+
+    Layers joined by residual additions form one group, with one factor per channel for all of
+    them. In eval mode the running statistics of a BatchNorm belong to its group, and ``var + eps``
+    is what scales, so a running variance may come to lie below zero, never below ``-eps``. In
+    train mode BatchNorm undoes a scale exactly only for ``eps`` of zero, or 1e-38 where torch asks
+    for a positive one.
 
     Args:
         model: Any module that ``torch.fx`` can trace. Read, never written.
-        example: An input, or a tuple of inputs; its values do not matter, its shape does.
+        example: An input, or a tuple of inputs; it should be an ordinary one, for what is claimed
+            is tried on it and near it.
         opaque: Names of submodules to leave untraced, such as one that branches on its data.
             Nothing that enters them is offered.
 
@@ -51,7 +59,7 @@ def find_scalings(model: nn.Module, example: Any, *, opaque: Sequence[str] = ())
     Source:
         Neyshabur et al. 2015, arXiv:1506.02617, on rescaling of ReLU networks.
     """
-    return Scalings(*_find("scale", model, example, opaque))
+    return _find("scale", Scalings, model, example, opaque)
 
 
 def find_permutations(
@@ -82,7 +90,7 @@ def find_permutations(
         Chen et al. 1993, On the geometry of feedforward neural network error surfaces, Neural
         Computation 5(6).
     """
-    return Permutations(*_find("permute", model, example, opaque))
+    return _find("permute", Permutations, model, example, opaque)
 
 
 def find_flips(model: nn.Module, example: Any, *, opaque: Sequence[str] = ()) -> Flips:
@@ -109,12 +117,12 @@ def find_flips(model: nn.Module, example: Any, *, opaque: Sequence[str] = ()) ->
         Chen et al. 1993, On the geometry of feedforward neural network error surfaces, Neural
         Computation 5(6).
     """
-    return Flips(*_find("flip", model, example, opaque))
+    return _find("flip", Flips, model, example, opaque)
 
 
 def _find(
-    kind: Kind, model: nn.Module, example: Any, opaque: Sequence[str]
-) -> tuple[tuple[Group, ...], tuple[Stop, ...]]:
+    kind: Kind, made: type[Found], model: nn.Module, example: Any, opaque: Sequence[str]
+) -> Found:
     walk = Walk(kind, trace(model, example, opaque))
     walk.run(rule_of)
-    return walk.groups(), walk.stopped()
+    return confirmed(made(walk.groups(), walk.stopped()), model, example)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from flatmin.symmetry.slots import Slot
 
+# Why the units of the last layer are never offered.
+OUTPUTS = "these units are outputs of the model"
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -82,6 +85,10 @@ class Symmetries(ABC):
         """Draw one tensor per group, of shape ``(group.size,)``."""
 
     @abstractmethod
+    def far(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw an element far from the identity, under which a false claim shows."""
+
+    @abstractmethod
     def check(self, elements: Sequence[Tensor]) -> None:
         """Refuse elements that are no symmetry."""
 
@@ -126,6 +133,11 @@ class Symmetries(ABC):
     def _check_shapes(self, elements: Sequence[Tensor]) -> None:
         shapes = [tuple(element.shape) for element in elements]
         wanted = [(group.size,) for group in self.groups]
+        if shapes and not wanted:
+            raise ValueError(
+                f"there are no groups to transform, got {len(shapes)} tensors; print these "
+                f"{type(self).__name__} to see what stopped them"
+            )
         if shapes != wanted:
             raise ValueError(
                 f"one tensor per group of shapes {wanted} is needed, got {shapes}; draw them with "

@@ -111,7 +111,7 @@ def batch_norm(walk: Walk, node: fx.Node) -> Wire | None:
             )
         walk.attach(x, node, mean, Slot("", 0, 1, x.block))
         if var is not None:
-            eps = float(torch.tensor(module.eps, dtype=var.dtype))
+            eps = float(torch.tensor(module.eps, dtype=var.dtype, device="cpu"))
             walk.attach(x, node, var, Slot("", 0, 2, x.block, offset=eps))
         inexact_in_training = walk.kind == "scale" and module.eps > VANISHING_EPS
         note = f"eval mode only: eps={module.eps:g}" if inexact_in_training else ""

@@ -10,6 +10,7 @@ from torch import fx, nn
 from flatmin.symmetry.arithmetic import addition, product
 from flatmin.symmetry.axes import metadata, padding, permute_axes, reduction, reshape, transpose
 from flatmin.symmetry.elementwise import commutes, dropout, prelu, symmetric_clip
+from flatmin.symmetry.groups import OUTPUTS
 from flatmin.symmetry.layers import (
     batch_norm,
     convolution,
@@ -95,7 +96,7 @@ def rule_of(node: fx.Node, module: nn.Module | None) -> Rule:
     if node.op in ("placeholder", "get_attr"):
         return _nothing
     if node.op == "output":
-        return _stops("these units are outputs of the model")
+        return _stops(OUTPUTS)
     if "out" in node.kwargs:
         return unknown
     if module is None:

@@ -11,6 +11,11 @@ from flatmin.symmetry.groups import Symmetries
 from flatmin.symmetry.slots import Slot
 
 
+def _device_of(generator: torch.Generator | None) -> torch.device:
+    # Not the default device: what is drawn from a seed does not depend on a setting elsewhere.
+    return torch.device("cpu") if generator is None else generator.device
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Scalings(Symmetries):
@@ -45,7 +50,19 @@ class Scalings(Symmetries):
         if not 0 < low <= high < float("inf"):
             raise ValueError(f"factors need 0 < low <= high, got low={low}, high={high}")
         return tuple(
-            torch.empty(group.size, dtype=torch.float64).uniform_(low, high, generator=generator)
+            torch.empty(group.size, dtype=torch.float64, device=_device_of(generator)).uniform_(
+                low, high, generator=generator
+            )
+            for group in self.groups
+        )
+
+    def far(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw powers of two, none of them one: they scale numbers of any precision exactly."""
+        device, powers = _device_of(generator), torch.tensor([0.25, 0.5, 2.0, 4.0], device="cpu")
+        return tuple(
+            powers.to(device, torch.float64)[
+                torch.randint(4, (group.size,), generator=generator, device=device)
+            ]
             for group in self.groups
         )
 
@@ -96,7 +113,15 @@ class Permutations(Symmetries):
 
     def sample(self, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Draw one uniformly random order per group."""
-        return tuple(torch.randperm(group.size, generator=generator) for group in self.groups)
+        device = _device_of(generator)
+        return tuple(
+            torch.randperm(group.size, generator=generator, device=device) for group in self.groups
+        )
+
+    def far(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw orders in which no unit keeps its place."""
+        cycles = self.sample(generator)
+        return tuple(torch.empty_like(c).index_copy_(0, c, c.roll(1)) for c in cycles)
 
     def check(self, elements: Sequence[Tensor]) -> None:
         """Raise ValueError on what is no permutation."""
@@ -130,8 +155,18 @@ class Flips(Symmetries):
     def sample(self, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Draw signs -1 or 1 with equal chance."""
         return tuple(
-            2.0 * torch.randint(0, 2, (group.size,), generator=generator).double() - 1.0
+            2.0
+            * torch.randint(
+                0, 2, (group.size,), generator=generator, device=_device_of(generator)
+            ).double()
+            - 1.0
             for group in self.groups
+        )
+
+    def far(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw signs of which at least one is -1."""
+        return tuple(
+            -signs if bool((signs > 0).all()) else signs for signs in self.sample(generator)
         )
 
     def check(self, elements: Sequence[Tensor]) -> None:

@@ -1,15 +1,24 @@
 """A traced copy of a network: its graph, the shapes in it, and which tensors are used where."""
 
-import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from flatmin.symmetry.evaluate import same_randomness
+from flatmin.symmetry.private import Memory, private_copy, views_of
+
+# What of a tensor may be asked without reading its numbers.
+_METADATA = {
+    *("shape", "size", "dim", "ndim", "numel", "nelement", "stride", "dtype", "device", "layout"),
+    *("requires_grad", "is_leaf", "type", "element_size", "is_floating_point", "is_complex"),
+    *("is_cuda", "is_sparse", "__len__", "__hash__"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,8 @@ class Trace:
         graph: Its operations in order.
         shapes: Shape of every tensor computed, by the name of its node.
         names: Name of every parameter and buffer, by identity.
-        tied: Names of those used more than once.
+        tied: Names of those used more than once: also where a forward reads their numbers while it
+            is traced, or keeps a view of them.
     """
 
     model: nn.Module
@@ -49,9 +59,12 @@ def trace(model: nn.Module, example: Any, opaque: Sequence[str] = ()) -> Trace:
     missing = set(opaque) - {name for name, _ in model.named_modules()}
     if missing:
         raise ValueError(f"opaque names {sorted(missing)}, which the model does not have")
-    twin = copy.deepcopy(model)
+    twin = private_copy(model)
+    memory = Memory(twin)
+    reads = _Reads(memory)
     try:
-        graph = _Tracer(opaque).trace(twin)
+        with reads:
+            graph = _Tracer(opaque).trace(twin)
     except Exception as error:
         raise ValueError(
             f"torch.fx cannot trace {type(model).__name__}: {error}. Name the submodule that "
@@ -59,9 +72,40 @@ def trace(model: nn.Module, example: Any, opaque: Sequence[str] = ()) -> Trace:
         ) from error
     names = {id(tensor): name for name, tensor in _named(twin)}
     found = Trace(twin, graph, _shapes(twin, graph, example), names, frozenset())
-    uses = Counter(names[id(tensor)] for tensor in _used(found) if id(tensor) in names)
+    uses = Counter(reads.names)
+    for tensor in _used(found):
+        uses.update(memory.names_of(tensor))
     often = {name for name, count in uses.items() if count > 1}
-    return Trace(twin, graph, found.shapes, names, frozenset(often | _sharing_memory(model)))
+    own = Memory(model)  # where a copy lies, two parameters over one memory are apart
+    viewed = {name for tensor in views_of(model) for name in own.names_of(tensor)}
+    return Trace(twin, graph, found.shapes, names, frozenset(often | own.shared() | viewed))
+
+
+class _Reads(TorchFunctionMode):
+    """While a network is traced, note whose numbers are read outside of the graph."""
+
+    def __init__(self, memory: Memory):
+        super().__init__()
+        self.memory = memory
+        self.names: set[str] = set()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        # A property is known by its own name, not by that of its getter.
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+        leaves = [] if name in _METADATA else tree_leaves((args, kwargs))
+        # What meets a proxy becomes part of the graph, and is counted there.
+        if not any(isinstance(leaf, fx.Proxy) for leaf in leaves):
+            for leaf in leaves:
+                if isinstance(leaf, Tensor):
+                    self.names |= self.memory.names_of(leaf)
+        return func(*args, **(kwargs or {}))
 
 
 class _Tracer(fx.Tracer):
@@ -107,13 +151,6 @@ def _used(found: Trace) -> Iterator[Tensor]:
             yield from (each for _, each in _named(module))
         elif tensor is not None:
             yield from [tensor] * len(node.users)
-
-
-def _sharing_memory(model: nn.Module) -> set[str]:
-    # Two Parameters over one memory are tied, though they are two objects.
-    named = [(name, t.data_ptr()) for name, t in _named(model) if t.numel() and t.data_ptr()]
-    places = Counter(place for _, place in named)
-    return {name for name, place in named if places[place] > 1}
 
 
 def _named(model: nn.Module) -> list[tuple[str, Tensor]]:

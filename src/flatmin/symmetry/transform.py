@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from flatmin.symmetry.evaluate import state_of
 from flatmin.symmetry.groups import Symmetries
+from flatmin.symmetry.private import changed, load, state_of
 from flatmin.symmetry.symmetries import Flips, Permutations, Scalings
 
 
@@ -28,6 +27,7 @@ def rescale(model: nn.Module, scalings: Scalings, factors: Sequence[Tensor]) -> 
         TypeError: If ``scalings`` are not ``Scalings``.
 
     Example:
+        >>> import torch
         >>> from flatmin.symmetry import find_scalings
         >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1))
         >>> _ = model[0].weight.data.fill_(3.0), model[2].weight.data.fill_(4.0)
@@ -54,6 +54,7 @@ def permute(model: nn.Module, permutations: Permutations, orders: Sequence[Tenso
         TypeError: If ``permutations`` are not ``Permutations``.
 
     Example:
+        >>> import torch
         >>> from flatmin.symmetry import find_permutations
         >>> model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.GELU(), nn.Linear(2, 1))
         >>> _ = model[0].weight.data.copy_(torch.tensor([[3.0], [4.0]]))
@@ -81,6 +82,7 @@ def flip(model: nn.Module, flips: Flips, signs: Sequence[Tensor]) -> None:
         TypeError: If ``flips`` are not ``Flips``.
 
     Example:
+        >>> import torch
         >>> from flatmin.symmetry import find_flips
         >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Tanh(), nn.Linear(1, 1))
         >>> _ = model[0].weight.data.fill_(3.0)
@@ -95,14 +97,6 @@ def flip(model: nn.Module, flips: Flips, signs: Sequence[Tensor]) -> None:
     _transform(model, flips, signs, Flips)
 
 
-def load(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copy tensors into the memory of the model's own."""
-    with torch.no_grad():
-        for name, tensor in state_of(model).items():
-            if state[name] is not tensor:
-                tensor.copy_(state[name])
-
-
 def _transform(
     model: nn.Module, symmetries: Symmetries, elements: Sequence[Tensor], wanted: type[Symmetries]
 ) -> None:
@@ -111,5 +105,5 @@ def _transform(
             f"{wanted.__name__} are needed, got {type(symmetries).__name__}; "
             "find_scalings goes with rescale, find_permutations with permute, find_flips with flip"
         )
-    with torch.no_grad():
-        load(model, symmetries.apply(state_of(model), elements))
+    state = state_of(model)
+    load(model, changed(state, symmetries.apply(state, elements)))

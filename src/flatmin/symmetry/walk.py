@@ -127,9 +127,10 @@ class Walk:
             if self.is_tensor(node):
                 self._stop_lost(node)
         model = self._traced.model
-        if model._forward_hooks or model._forward_pre_hooks:
+        if model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model):
+            reason = "has forward hooks or a replaced forward, which may change anything"
             for units in range(len(self._parents)):
-                self._stops.append((units, "model", "has forward hooks, which may change anything"))
+                self._stops.append((units, "model", reason))
 
     def _stop_lost(self, node: fx.Node) -> None:
         # What a rule neither passes on nor has read is not proven, whatever the rule forgot.

@@ -2,6 +2,7 @@
 
 from flatmin.train.checkpoint import (
     CheckpointError,
+    NotWritable,
     checkpoints,
     load_checkpoint,
     newest_checkpoint,
@@ -22,6 +23,7 @@ __all__ = [
     "Ensemble",
     "Epoch",
     "Interrupted",
+    "NotWritable",
     "OutOfMemory",
     "TrainConfig",
     "Trained",

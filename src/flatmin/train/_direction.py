@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,6 +11,7 @@ from torch.func import functional_call, vmap
 from flatmin import _tree as tree
 from flatmin._types import Params
 from flatmin.ball import Ball
+from flatmin.symmetry.private import private_copy
 from flatmin.train._features_first import FeaturesFirst
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -27,7 +27,7 @@ class Direction:
         ball: Ball | None,
         names: Sequence[str],
     ) -> None:
-        self.model = copy.deepcopy(model)  # a functional call is not for two threads at once
+        self.model = private_copy(model)  # a functional call is not for two threads at once
         self.loss_function = loss_function
         self.ball = ball
         self.names = names

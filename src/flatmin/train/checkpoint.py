@@ -2,7 +2,7 @@
 
 A file appears under its name only when all of it is on the disk, and the name holds a digest of the
 contents: ``step-000001200-5f3a…c1.pt``. It is read with ``weights_only=True``, so it can run no
-code, whoever made it.
+code, whoever made it, and what would unfold into more than it holds is refused unread.
 """
 
 from __future__ import annotations
@@ -17,12 +17,19 @@ from typing import Any
 
 import torch
 
+from flatmin.train._scan import odd_value, scan_file, scan_values
+
 _NAME = re.compile(r"step-(\d{9,})-([0-9a-f]{16})\.pt")
 _UNFINISHED = ".unfinished.pt"
+_STEP = "written as step"  # beside the state, so that a file cannot take another's place
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or read."""
+
+
+class NotWritable(CheckpointError):
+    """The folder of a run cannot be written: it is full, read-only or gone."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -34,11 +41,20 @@ def checkpoints(folder: Path) -> list[Path]:
     Returns:
         Their paths.
 
+    Raises:
+        CheckpointError: If the folder cannot be listed.
+
     Example:
         >>> checkpoints(Path("no such folder"))
         []
     """
-    found = [path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)]
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:  # a folder that cannot be read is not an empty one
+        raise CheckpointError(f"{folder} cannot be listed ({error.strerror}).") from error
+    found = [folder / name for name in names if _NAME.fullmatch(name)]
     return sorted(found, key=lambda path: (_step(path), path.name), reverse=True)
 
 
@@ -55,8 +71,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
         The path of the checkpoint.
 
     Raises:
-        CheckpointError: If the disk is full or not writable, or the state is not plain; what was
-            there is intact.
+        NotWritable: If the disk is full or the folder not writable; what was there is intact.
+        CheckpointError: If the state is not plain; likewise.
 
     Example:
         >>> import tempfile
@@ -67,10 +83,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
         >>> kept
         ['step-000000003', 'step-000000002']
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    _unpack(buffer, f"The state of step {step}")  # what could not be read is not worth writing
-    contents = buffer.getbuffer()
+    contents = _packed(step, state)
     path = folder / f"step-{step:09d}-{_digest(contents)}.pt"
     unfinished = folder / _UNFINISHED
     try:
@@ -88,11 +101,26 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
         unfinished.unlink(missing_ok=True)
         last = next(iter(checkpoints(folder)), None)
         rest = f"{last.name} is intact" if last else "there is no earlier one"
-        raise CheckpointError(
+        raise NotWritable(
             f"The checkpoint of step {step} cannot be written to {folder} ({error.strerror}); "
             f"{rest}: make room or fix the folder, and resume."
         ) from error
     return path
+
+
+def rehearse_checkpoint(state: dict[str, Any]) -> None:
+    """Find out, before hours of training, whether a state could be written and read again.
+
+    Args:
+        state: What will be handed to ``save_checkpoint``.
+
+    Raises:
+        CheckpointError: If it holds more than tensors and plain values.
+
+    Example:
+        >>> rehearse_checkpoint({"weight": torch.ones(2), "pair": (1, None)})
+    """
+    _packed(0, state)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -123,7 +151,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
     if _digest(contents) != match[2]:
         raise CheckpointError(f"{path} is truncated or altered: its digest is not {match[2]}.")
-    return _unpack(io.BytesIO(contents), str(path))
+    state = _unpack(io.BytesIO(contents), str(path))
+    written = state.pop(_STEP, None)
+    if written not in (None, _step(path)):  # none in files of version 0.1.0
+        raise CheckpointError(
+            f"{path} was written as step {written}, and is named as another: give it back its name."
+        )
+    return state
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -156,11 +190,29 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def _packed(step: int, state: dict[str, Any]) -> memoryview:
+    """The bytes of a file, after reading them once: what could not be read is not worth writing."""
+    odd = odd_value(state)
+    if odd is not None:
+        raise CheckpointError(
+            f"The state of step {step} holds {odd}, and a checkpoint holds tensors and plain "
+            "values alone (numbers, texts, None, and lists, tuples and dictionaries of them): "
+            "convert it."
+        )
+    buffer = io.BytesIO()
+    torch.save({**state, _STEP: step}, buffer)
+    _unpack(buffer, f"The state of step {step}")
+    return buffer.getbuffer()
+
+
 def _unpack(file: io.BytesIO, name: str) -> dict[str, Any]:
-    """Read a state without running any code that it might bring along."""
+    """Read a state without running any code that it might bring along, or unfolding without end."""
     file.seek(0)
     try:
+        scan_file(file)
+        file.seek(0)
         state = torch.load(file, map_location="cpu", weights_only=True)
+        scan_values(state, len(file.getbuffer()))
     except Exception as error:  # a stranger's file can fail in any way
         raise CheckpointError(
             f"{name} holds more than tensors and plain values, or is no checkpoint: it is refused."

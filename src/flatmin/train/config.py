@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from flatmin.train._values import fitted
 from flatmin.train.networks import build_network
-from flatmin.train.optimizers import build_optimizer
+from flatmin.train.optimizers import build_optimizer, fitted_options
 
 SCHEDULES = ("none", "cosine", "cosine-by-epoch")
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
@@ -20,6 +21,9 @@ PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """What is trained, on which batches, and how.
+
+    Every field is checked and made plain when the configuration is made: numbers of numpy and torch
+    become Python's, lists in ``options`` tuples, so that one read from JSON equals the one written.
 
     Two runs with the same configuration, data, device, number of threads and number of processes
     end with the same bits. The start and the batches depend on ``seed``, ``model`` and the data
@@ -37,7 +41,8 @@ class TrainConfig:
         rho: Radius of the ball; None for the minimizer's default.
         eta: Added to ``|w|``, in parameter units; None for the minimizer's default.
         biases: Whether biases are scaled too; None for the minimizer's default.
-        p: Order of the norm; None for the minimizer's default.
+        p: Order of the norm, also ``inf`` (or its text, for JSON has none); None for the
+            minimizer's default.
         schedule: ``none``; ``cosine`` from the peak to zero, step by step; ``cosine-by-epoch``,
             the same with one value for a whole epoch.
         warmup: Epochs in which the learning rate first rises linearly.
@@ -60,7 +65,7 @@ class TrainConfig:
         seed: Chooses the start and the batches.
 
     Raises:
-        TypeError: If a value is of the wrong kind.
+        TypeError: If a value is of the wrong kind: a text is no number, and no boolean.
         ValueError: If a value is out of range, or a name or option unknown.
 
     Example:
@@ -99,6 +104,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value = fitted(name, getattr(self, name), kind, infinite=name == "p")
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "options", fitted_options(self))
         for name in ("epochs", "batch_size", "accumulation", "evaluate_every"):
             _check_count(name, getattr(self, name), least=1)
         for name in ("crop_padding", "validation", "evaluate_train", "seed"):
@@ -116,14 +125,20 @@ class TrainConfig:
             raise ValueError(
                 f"warmup must lie between 0 and epochs, {self.epochs}, got {self.warmup}."
             )
-        if not (self.lr > 0.0 and math.isfinite(self.lr)):
-            raise ValueError(f"lr must be positive and finite, got {self.lr}.")
-        # What cannot be built is refused here, not hours later on another machine.
-        if self.model != "own":
-            with torch.device("meta"):
-                build_network(self.model, classes=1, channels=1)
+        if self.seed >= 2**64:
+            raise ValueError(f"seed must be below 2**64, got {self.seed}.")
+        if not self.lr > 0.0:
+            raise ValueError(f"lr must be positive, got {self.lr}.")
+        # What cannot be built is refused here, not hours later on another machine. Of an own
+        # network nothing is known yet: a matrix is what every optimizer takes.
+        with torch.device("meta"):
+            network: nn.Module = (
+                nn.Linear(1, 1, bias=False)
+                if self.model == "own"
+                else build_network(self.model, classes=1, channels=1)
+            )
         # Empty, since a start would draw from the caller's random state.
-        build_optimizer(self, nn.Linear(1, 1, device="meta").to_empty(device="cpu"))
+        build_optimizer(self, network.to_empty(device="cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -136,9 +151,7 @@ class TrainConfig:
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
 
 
-def _check_count(name: str, value: Any, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}.")
+def _check_count(name: str, value: int, *, least: int) -> None:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
 

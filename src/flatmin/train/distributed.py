@@ -188,12 +188,14 @@ def gathered(tree: Any) -> Any:
     """Copy nested dictionaries and lists of tensors to the CPU, spread tensors made whole."""
     if isinstance(tree, dict):
         return {key: gathered(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
+    if type(tree) in (list, tuple):
         return type(tree)(gathered(value) for value in tree)
     if not isinstance(tree, Tensor):
         return tree
     whole = tree.full_tensor() if _is_spread(tree) else tree  # type: ignore[attr-defined]
-    return whole.detach().cpu()
+    whole = whole.detach().cpu()
+    # What was expanded is written out, so that a file holds as much as what is read from it.
+    return whole.contiguous() if 0 in whole.stride() else whole
 
 
 def spread_like(value: Tensor, own: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatmin.data import Batches, ImageSet
+from flatmin.train._conditions import own_defaults
 from flatmin.train.config import TrainConfig
 from flatmin.train.distributed import Team
 
@@ -28,6 +29,10 @@ def evaluate(
     Returns:
         The loss in nats per image, and the part of the images that is classified rightly.
 
+    Raises:
+        TypeError: If the network returns anything but one tensor of numbers.
+        ValueError: If these are not logits of the images' classes.
+
     Example:
         >>> from flatmin.data import load_digits
         >>> _, test = load_digits()
@@ -40,29 +45,43 @@ def evaluate(
     """
     team = team or Team()
     totals = torch.zeros(2, dtype=torch.float64, device=image_set.device)
-    training = model.training
+    classes = len(image_set.classes)
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), own_defaults(config.dtype):
             for images, labels in Batches(image_set, _BATCH, shuffle=False, dtype=config.dtype):
                 own = team.share(torch.arange(len(labels), device=labels.device))
                 # A process without images goes along, since the others may wait for its weights.
                 rows = own if len(own) else own.new_zeros(1)
-                logits = forward(model, images[rows], config)[: len(own)]
+                logits = forward(model, images[rows], config, classes)[: len(own)]
                 targets = labels[rows][: len(own)]
                 totals[0] += F.cross_entropy(logits, targets, reduction="sum")
                 totals[1] += (logits.argmax(dim=1) == targets).sum()
     finally:
-        model.train(training)
+        model.train(modes[0][1])
+        for module, training in modes:  # a part that was frozen stays so
+            module.training = training
     loss, correct = (team.sum(totals) / len(image_set)).tolist()
     return loss, correct
 
 
-def forward(model: nn.Module, images: Tensor, config: TrainConfig) -> Tensor:
+def forward(model: nn.Module, images: Tensor, config: TrainConfig, classes: int) -> Tensor:
     """Logits in the configured precision and memory layout, in the floating type of the weights."""
     if config.channels_last:
         images = images.to(memory_format=torch.channels_last)
     kind = config.autocast
     with torch.autocast(images.device.type, dtype=kind, enabled=kind is not None):
-        logits: Tensor = model(images)
+        logits = model(images)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        what = f"{logits.dtype}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise TypeError(
+            f"The network must return its logits, one tensor [images, classes] of real numbers, "
+            f"got {what}; wrap it in a module that returns the logits alone."
+        )
+    if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < classes:
+        raise ValueError(
+            f"The network must return logits of shape [{len(images)} images, {classes} classes or "
+            f"more], got {list(logits.shape)}."
+        )
     return logits.to(config.dtype)

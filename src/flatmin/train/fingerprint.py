@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flatmin.data import ImageSet
+from flatmin.train._own_network import switches
 from flatmin.train.config import TrainConfig
 
 # Raised whenever older checkpoints can no longer be continued bit for bit.
-FORMAT = 1
+FORMAT = 2
 
 
 def fingerprint(
@@ -34,7 +35,12 @@ def fingerprint(
         "format": FORMAT,
         "torch": str(torch.__version__),
         "config": plain(config),
-        "network": {name: list(value.shape) for name, value in network.state_dict().items()},
+        "network": {
+            # What a module keeps beside its tensors may change its shape in training.
+            name: list(value.shape) if isinstance(value, Tensor) and not _is_extra(name) else None
+            for name, value in network.state_dict().items()
+        },
+        "frozen": switches(network)["frozen"],
         "classes": list(data[0].classes),
         "data": [part.fingerprint() for part in data],
         "processes": processes,
@@ -85,6 +91,12 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
             f"{path} holds a network with other parameters than this one; resume with the network "
             "that it was trained from, or start in another folder."
         )
+    if saved["frozen"] != own["frozen"]:
+        raise ValueError(
+            f"{path} was trained with other frozen parameters ({_few(saved['frozen']) or 'none'}) "
+            f"than these ({_few(own['frozen']) or 'none'}); resume as it began, or start in "
+            "another folder."
+        )
     if saved["data"] != own["data"]:
         raise ValueError(
             f"{path} was trained on other images than these; name the data set it was trained on, "
@@ -96,6 +108,10 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
             f"{own['processes']}; resume with --nproc-per-node {saved['processes']}, or start in "
             "another folder."
         )
+
+
+def _is_extra(name: str) -> bool:
+    return name.rpartition(".")[2] == "_extra_state"
 
 
 def _few(names: list[str]) -> str:

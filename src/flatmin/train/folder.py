@@ -6,7 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flatmin.train.checkpoint import checkpoints, newest_checkpoint, save_checkpoint
+from flatmin.train.checkpoint import (
+    CheckpointError,
+    NotWritable,
+    checkpoints,
+    newest_checkpoint,
+    rehearse_checkpoint,
+    save_checkpoint,
+)
 from flatmin.train.distributed import Team
 from flatmin.train.fingerprint import check_same
 from flatmin.train.packing import pack, sound_weights
@@ -40,11 +47,19 @@ class Folder:
                 )
             found = newest_checkpoint(folder)
             if found:
-                check_same(found[1].get("fingerprint"), self.own, found[0])
+                try:
+                    check_same(found[1].get("fingerprint"), self.own, found[0])
+                except (KeyError, TypeError, AttributeError) as error:
+                    raise CheckpointError(
+                        f"{found[0]} does not describe its run ({type(error).__name__}: {error}); "
+                        "it is not one that this program wrote: start in another folder."
+                    ) from error
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ValueError(
+                # A name that cannot be a folder's is bad input; a folder that may not be is none.
+                wrong = isinstance(error, FileExistsError | NotADirectoryError)
+                raise (ValueError if wrong else NotWritable)(
                     f"{folder} cannot be made ({error.strerror}); name a folder that can be "
                     "written."
                 ) from error
@@ -56,7 +71,14 @@ class Folder:
         self.last, saved = found
         return saved
 
-    def save(self, state: State, flush_log: Callable[[], int]) -> None:
+    def rehearse(self, state: State) -> None:
+        """Refuse a run that could not be saved, before anything is trained."""
+        if self.path is None:
+            return
+        packed = {"fingerprint": self.own, **pack(state)}
+        self.team.first(lambda: rehearse_checkpoint(packed))
+
+    def save(self, state: State, flush_log: Callable[[], Any]) -> None:
         """Write a checkpoint; the log is put on the disk first, so that it never lags behind.
 
         Weights that are not finite are refused, also where nothing is written.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from flatmin.train._lines import Lines, Mark
 from flatmin.train.history import Epoch
 
 
@@ -19,11 +20,12 @@ def read_log(path: Path | str) -> Iterator[dict[str, Any]]:
     """Read the records of a log.
 
     Args:
-        path: The file ``log.jsonl`` of a run; a last line that is not complete is left out.
+        path: The file ``log.jsonl`` of a run; a last line that is not complete is left out. Any
+            other line that is no record is left out with a warning.
 
     Yields:
         One dictionary a line; ``event`` says what it is: ``start``, ``resume``, ``step``,
-        ``epoch``, ``stop`` or ``end``.
+        ``epoch`` or ``stop``.
 
     Example:
         >>> import tempfile
@@ -33,14 +35,28 @@ def read_log(path: Path | str) -> Iterator[dict[str, Any]]:
         ...     list(read_log(file.name))
         [{'event': 'step', 'step': 20}]
     """
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if isinstance(record, dict):
+                yield record
+            else:
+                warnings.warn(
+                    f"Line {number} of {path} is no record: it is left out.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
 
 class Log:
     """The records of a run, written by one process.
+
+    Nothing is written before ``open``, so a run that is refused leaves no trace.
 
     Args:
         folder: Where ``log.jsonl`` is; None to write nothing.
@@ -50,12 +66,13 @@ class Log:
 
     Raises:
         ImportError: If TensorBoard is asked for and not installed.
-        ValueError: If TensorBoard is asked for without a folder, or another process writes here.
+        ValueError: If TensorBoard is asked for without a folder.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     log = Log(Path(folder))
+        ...     _ = log.open()
         ...     log.write("start", seed=0)
         ...     log.close()
         ...     list(read_log(Path(folder, "log.jsonl")))
@@ -67,31 +84,38 @@ class Log:
     ) -> None:
         self._board_writer = _board_writer(folder) if tensorboard else None
         self._board: Any = None
-        self._file = (folder / "log.jsonl").open("a", encoding="utf-8") if folder else None
-        if self._file:
-            _claim(self._file)
+        self._folder = folder
+        self._lines: Lines | None = None
         self._progress = progress
         self._bar: Any = None
 
-    def rewind(self, position: int) -> None:
-        """Drop what was written after a checkpoint: the steps that will be taken again."""
-        if self._file and position < self.flush():
-            self._file.truncate(position)
+    def open(self, mark: dict[str, Any] | None = None) -> bool:
+        """Begin to write, behind what a checkpoint marked: steps after it are taken again.
 
-    def flush(self) -> int:
-        """Put everything on the disk, and give the length of the log in bytes."""
-        if not self._file:
-            return 0
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
+        Args:
+            mark: What ``flush`` gave; None to begin. A log that is there already is set aside.
+
+        Returns:
+            Whether the records before the mark are still there.
+
+        Raises:
+            NotWritable: If the log cannot be written.
+            ValueError: If another process writes here.
+        """
+        if self._folder is None:
+            return True
+        self._lines = Lines(self._folder / "log.jsonl")
+        return self._lines.begin(Mark(**mark) if mark is not None else None)
+
+    def flush(self) -> dict[str, Any] | None:
+        """Put everything on the disk, and mark the place."""
+        return dataclasses.asdict(self._lines.mark()) if self._lines else None
 
     def write(self, event: str, **values: Any) -> None:
         """Add one record."""
-        if self._file:
+        if self._lines:
             record = {"event": event, **{key: _plain(value) for key, value in values.items()}}
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+            self._lines.add(json.dumps(record))
 
     def begin(self, step: int, done: int, whole: int) -> None:
         """Show the bar, counting images; start TensorBoard, without what follows the step."""
@@ -123,32 +147,20 @@ class Log:
 
     def close(self) -> None:
         """Close everything that is open."""
-        for thing in (self._bar, self._board, self._file):
+        for thing in (self._bar, self._board, self._lines):
             if thing is not None:
                 thing.close()
 
 
-def _claim(file: TextIO) -> None:
-    """Lock the log for as long as this process lives, so that no two runs share a folder."""
-    try:
-        import fcntl
-    except ImportError:  # no such lock on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise ValueError(
-            f"Another process is training in {Path(file.name).parent}; wait for its end, or name "
-            "another folder."
-        ) from error
-    except OSError:
-        return  # a file system without locks
-
-
 def _plain(value: Any) -> Any:
-    """JSON has no infinity."""
+    """JSON has no infinity: a measurement becomes null, a setting its text."""
+    if isinstance(value, Mapping):
+        return {key: _setting(entry) for key, entry in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _setting(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _board_writer(folder: Path | None) -> Any:

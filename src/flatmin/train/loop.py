@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from flatmin.data import ImageSet
+from flatmin.train._conditions import own_defaults, own_randomness
+from flatmin.train._own_network import check_network
+from flatmin.train._values import fitted
 from flatmin.train.config import TrainConfig
-from flatmin.train.distributed import PARALLEL, Team, join
+from flatmin.train.distributed import PARALLEL, join
 from flatmin.train.evaluate import evaluate
 from flatmin.train.fingerprint import fingerprint, plain
 from flatmin.train.folder import Folder
@@ -64,7 +65,8 @@ def train(
     """Train a network, so that it can be interrupted anywhere and continued with the same bits.
 
     Under torchrun all processes call this and train one network together. The random state of the
-    caller is put back. Ctrl-C and SIGTERM finish the step and save.
+    caller (torch's, numpy's and Python's) is put back, and the default device and dtype that the
+    caller may have set change nothing. Ctrl-C and SIGTERM finish the step and save.
 
     Args:
         config: What is trained and how.
@@ -86,10 +88,12 @@ def train(
         History, network and last checkpoint.
 
     Raises:
-        TypeError: If ``model`` is no module.
+        TypeError: If an argument is of another kind, or the network returns anything but logits.
         ValueError: If configuration, data and arguments do not fit together, or ``out`` holds
             another run, or this one and ``resume`` is false. Nothing is overwritten.
-        CheckpointError: If a checkpoint cannot be written, or none in ``out`` is sound.
+        CheckpointError: If none in ``out`` is sound, or the network has a state that no checkpoint
+            holds: said before anything is trained.
+        NotWritable: If ``out`` is full or cannot be written.
         Diverged: If the loss or a weight is not finite.
         OutOfMemory: If the device has not enough memory.
         Interrupted: After Ctrl-C or SIGTERM.
@@ -102,21 +106,23 @@ def train(
         >>> run.history[0].step, run.history[0].gradients
         (2, 4)
     """
-    for name, value in (("save_every", save_every), ("keep", keep), ("log_every", log_every)):
-        if value is not None and value < 1:
+    _check(config, data, model)
+    counts = {"save_every": save_every, "keep": keep, "log_every": log_every}
+    for name, value in counts.items():
+        if value is not None and fitted(name, value, int) < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
+    for name, flag in (("resume", resume), ("tensorboard", tensorboard)):
+        fitted(name, flag, bool)
     if parallel not in PARALLEL:
         raise ValueError(f"parallel must be one of {', '.join(PARALLEL)}, got {parallel!r}.")
-    if (model is None) == (config.model == "own"):
-        raise ValueError(
-            f'model= and config.model="own" go together, but config.model is {config.model!r} and '
-            f"model is {'None' if model is None else 'given'}."
-        )
-    if not isinstance(model, nn.Module | None):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-    with join(device) as team, _own_randomness(config, team):
+    with (
+        join(str(device)) as team,
+        own_randomness(config.seed, team.device),
+        own_defaults(config.dtype),
+    ):
         parts = cut(config, data, team)
         network = model if model is not None else _fresh(config, data[0])
+        check_network(network, config.dtype)
         folder = Folder(
             Path(out) if out is not None else None,
             lambda: fingerprint(config, data, network, team.size),
@@ -132,7 +138,12 @@ def train(
         )
         # Signals wait for the end of a step from here on; before, they end the process as ever.
         with closing(log), told(log, config, folder.describe), listening() as stop:
-            if not saved:
+            state = State(config, parts.pop("batches"), network, team, parallel)
+            folder.rehearse(state)
+            if saved:
+                unpack(state, saved)
+            whole = log.open(saved["log"] if saved else None)
+            if not (saved and whole):
                 log.write(
                     "start",
                     config=plain(config),
@@ -142,9 +153,12 @@ def train(
                     threads=torch.get_num_threads(),
                     versions={"python": platform.python_version(), "torch": torch.__version__},
                 )
+                for record in state.history:
+                    log.epoch(record)
+            if saved:
+                log.write("resume", step=state.step, checkpoint=str(folder.last))
             history = _run(
-                State(config, parts.pop("batches"), network, team, parallel),
-                saved,
+                state,
                 parts,
                 folder,
                 log,
@@ -157,7 +171,6 @@ def train(
 
 def _run(
     state: State,
-    saved: dict[str, Any] | None,
     parts: dict[str, ImageSet],
     folder: Folder,
     log: Log,
@@ -168,10 +181,6 @@ def _run(
 ) -> list[Epoch]:
     """Go on to the last epoch, and give the records of all."""
     config, team = state.config, state.team
-    if saved:
-        unpack(state, saved)
-        log.rewind(saved["log"])
-        log.write("resume", step=state.step, checkpoint=str(folder.last))
     log.begin(state.step, state.images_done, state.images_in_all)
     while state.epoch < config.epochs:
         batches = state.rest_of_epoch()
@@ -199,25 +208,31 @@ def _run(
     return state.history
 
 
+def _check(config: TrainConfig, data: object, model: nn.Module | None) -> None:
+    """Refuse what cannot be trained, or not on these data."""
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}.")
+    pair = data if isinstance(data, list | tuple) else [data]
+    if len(pair) != 2 or not all(isinstance(part, ImageSet) for part in pair):
+        kinds = ", ".join(type(part).__name__ for part in pair)
+        raise TypeError(f"data must be two ImageSets, to train on and to test on, got {kinds}.")
+    if not isinstance(model, nn.Module | None):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    if (model is None) == (config.model == "own"):
+        raise ValueError(
+            f'model= and config.model="own" go together, but config.model is {config.model!r} and '
+            f"model is {'None' if model is None else 'given'}."
+        )
+
+
 def _due(state: State, save_every: int | None) -> bool:
     """Whether a checkpoint is to be written after this step."""
     return state.step % (save_every or len(state.batches)) == 0
 
 
 def _fresh(config: TrainConfig, train_set: ImageSet) -> nn.Module:
-    """A new network, from the seed alone."""
-    return build_network(
-        config.model, classes=len(train_set.classes), channels=train_set.images.shape[1]
-    )
-
-
-@contextmanager
-def _own_randomness(config: TrainConfig, team: Team) -> Iterator[None]:
-    """Seed torch and choose repeatable kernels inside; afterwards all is as it was."""
-    devices = [team.device] if team.device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        torch.manual_seed(config.seed)
-        yield
+    """A new network, from the seed alone: whatever the precision, it starts in single."""
+    with own_defaults(torch.float32):
+        return build_network(
+            config.model, classes=len(train_set.classes), channels=train_set.images.shape[1]
+        )

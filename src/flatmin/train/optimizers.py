@@ -4,21 +4,48 @@ from __future__ import annotations
 
 import inspect
 import math
+import typing
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from flatmin import optim
+from flatmin.train._recipe import Recipe
+from flatmin.train._values import fitted
 
-if TYPE_CHECKING:
-    from flatmin.train.config import TrainConfig
+
+def fitted_options(config: Recipe) -> dict[str, Any]:
+    """The optimizer's options as plain values of the kinds that it declares.
+
+    Raises:
+        TypeError: If an option is of another kind.
+        ValueError: If the optimizer or an option is unknown, or a number not finite.
+
+    Example:
+        >>> from flatmin.train import TrainConfig
+        >>> fitted_options(TrainConfig(optimizer="adam", options={"betas": [0.8, 0.9]}))
+        {'betas': (0.8, 0.9)}
+    """
+    kind = _named(torch.optim, "optimizer", config.optimizer)
+    _check_arguments("optimizer", config.optimizer, kind, config.options)
+    declared = typing.get_type_hints(kind.__init__)
+    options = {
+        name: fitted(f"options.{name}", value, declared.get(name, Any))
+        for name, value in config.options.items()
+    }
+    if options.get("differentiable"):
+        raise ValueError(
+            "options.differentiable must be False: a step that is part of a graph cannot change "
+            "the weights in their place."
+        )
+    return options
 
 
 def build_optimizer(
-    config: TrainConfig, network: nn.Module, model: nn.Module | None = None
+    config: Recipe, network: nn.Module, model: nn.Module | None = None
 ) -> Optimizer:
     """Build the optimizer of a configuration, with the minimizer around it.
 
@@ -40,12 +67,7 @@ def build_optimizer(
         >>> type(optimizer).__name__, optimizer.param_groups[0]["momentum"]
         ('SAM', 0.9)
     """
-    kind = _named(torch.optim, "optimizer", config.optimizer)
-    _check_arguments("optimizer", config.optimizer, kind, config.options)
-    try:
-        base: Optimizer = kind(list(network.named_parameters()), lr=config.lr, **config.options)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"The optimizer {config.optimizer} cannot be built: {error}") from error
+    base = _build_base(config, network)
     chosen = {"rho": config.rho, "eta": config.eta, "biases": config.biases, "p": config.p}
     arguments = {name: value for name, value in chosen.items() if value is not None}
     if config.minimizer == "none":
@@ -61,7 +83,7 @@ def build_optimizer(
     return wrapped
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+def learning_rate(config: Recipe, step: int, steps_per_epoch: int) -> float:
     r"""Learning rate of a step: a function of the step alone, so there is no state to save.
 
     .. math:: \eta_t = \eta \cdot \tfrac12 \bigl(1 + \cos(\pi (t - w) / (T - w))\bigr)
@@ -97,6 +119,19 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     return config.lr * 0.5 * (1.0 + math.cos(math.pi * part))
 
 
+def _build_base(config: Recipe, network: nn.Module) -> Optimizer:
+    kind = _named(torch.optim, "optimizer", config.optimizer)
+    options = fitted_options(config)
+    try:
+        base: Optimizer = kind(list(network.named_parameters()), lr=config.lr, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"The optimizer {config.optimizer} cannot be used here: {reason}."
+        ) from error
+    return base
+
+
 def _named(module: object, role: str, name: str, *others: str) -> type[Any]:
     """Find a class of optimizers in a module, in whatever case its name is written."""
     known = {
@@ -105,7 +140,8 @@ def _named(module: object, role: str, name: str, *others: str) -> type[Any]:
         if inspect.isclass(value)
         and issubclass(value, Optimizer)
         and not inspect.isabstract(value)
-        and value not in (Optimizer, torch.optim.LBFGS)  # LBFGS evaluates the loss as it likes
+        # LBFGS evaluates the loss as it likes, and SparseAdam takes sparse gradients alone.
+        and value not in (Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
     }
     if name.lower() not in known:
         choices = ", ".join([*others, *sorted(known)])

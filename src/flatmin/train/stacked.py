@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from flatmin._types import Params
+from flatmin.symmetry.private import private_copy
 from flatmin.train._features_first import FeaturesFirst
 
 
@@ -69,7 +69,7 @@ def ensemble_outputs(
         >>> ensemble_outputs(layer, params, torch.tensor([[3.0]]), shared=True).flatten().tolist()
         [3.0, 6.0]
     """
-    own = copy.deepcopy(model)  # a functional call is not for two threads at once
+    own = private_copy(model)  # a functional call is not for two threads at once
 
     def forward(w: dict[str, Tensor], x: Tensor) -> Tensor:
         outputs: Tensor = functional_call(own, w, (x,))

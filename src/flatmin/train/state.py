@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from flatmin._types import Batch
 from flatmin.data import Augment, Batches, ImageSet
 from flatmin.optim._perturbed import Perturbed
+from flatmin.train._own_network import prepare
 from flatmin.train.config import TrainConfig
 from flatmin.train.distributed import Team
 from flatmin.train.evaluate import forward
@@ -36,6 +37,7 @@ class State:
         epoch: Epochs that are complete.
         batch: Batches of the current epoch that were trained on.
         step: Steps since the beginning.
+        unbounded: Names of the buffers that were not finite at the start.
     """
 
     def __init__(
@@ -47,10 +49,13 @@ class State:
         parallel: str = "ddp",
     ) -> None:
         self.config, self.team = config, team
-        network.to(team.device, config.dtype).train()
+        prepare(network, team.device, config.dtype)
         if config.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
+        self.unbounded = frozenset(
+            name for name, value in network.named_buffers() if not value.isfinite().all()
+        )
         self.shared = team.wrap(network, parallel)
         self.model = self.shared
         if config.compile:
@@ -60,6 +65,7 @@ class State:
             team.device.type, enabled=config.autocast is torch.float16
         )
         self.generator = torch.Generator().manual_seed(config.seed)
+        self.classes = len(train_set.classes)
         augments = config.crop_padding > 0 or config.flip
         self.batches = Batches(
             train_set,
@@ -126,7 +132,7 @@ class State:
         totals = torch.zeros_like(self.totals)
         for number, (inputs, targets) in enumerate(parts, start=1):
             with self.team.exchange(self.shared, number == pieces):
-                logits = forward(self.model, inputs, self.config)
+                logits = forward(self.model, inputs, self.config, self.classes)
                 smoothing = self.config.label_smoothing
                 loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
                 # The exchange takes the mean over processes; the sum is wanted.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import torch
 
+from flatmin.train.checkpoint import NotWritable
 from flatmin.train.config import TrainConfig
 from flatmin.train.log import Log
+
+# A disk without room, over its quota, or read-only: whoever wrote there.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -78,7 +83,7 @@ def told(log: Log, config: TrainConfig, last: Callable[[], str]) -> Iterator[Non
         yield
     except Interrupted as stop:
         sentence = f"{stop}; {last()}."
-        log.write("stop", reason=sentence)
+        _note(log, sentence)
         # Replicas that outlive the process group would hang when they are freed.
         traceback.clear_frames(stop.__traceback__)
         raise Interrupted(sentence, stop.code) from None
@@ -87,6 +92,12 @@ def told(log: Log, config: TrainConfig, last: Callable[[], str]) -> Iterator[Non
         kind: type[RuntimeError] | None = None
         if isinstance(error, Diverged):
             sentence, kind = f"{error}; {last()}.", Diverged
+        elif isinstance(error, OSError) and error.errno in _FULL:
+            kind = NotWritable
+            sentence = (
+                f"{error.filename or 'A file'} cannot be written ({error.strerror}); make room, "
+                f"and resume; {last()}."
+            )
         elif _lacks_memory(error):
             kind = OutOfMemory
             sentence = (
@@ -94,10 +105,16 @@ def told(log: Log, config: TrainConfig, last: Callable[[], str]) -> Iterator[Non
                 f"{config.batch_size} in pieces of {-(-config.batch_size // config.accumulation)}; "
                 f"raise accumulation, which makes smaller pieces, or lower batch_size; {last()}."
             )
-        log.write("stop", reason=sentence)
+        _note(log, sentence)
         if kind is None:
             raise
         raise kind(sentence) from error
+
+
+def _note(log: Log, sentence: str) -> None:
+    # Where the log is what failed, the reason still has to come through.
+    with suppress(NotWritable):
+        log.write("stop", reason=sentence)
 
 
 def _lacks_memory(error: Exception) -> bool:
