@@ -26,11 +26,9 @@ SOURCE = Path(flatmin.__file__).parent
 BARE_SEEDS = {
     "_streams.py": "the one place that makes streams",
     "train/loop.py": "starts of training; user's seed",
+    "train/_conditions.py": "starts of training; user's seed",
     "train/state.py": "order of batches; no order of few images says anything about a start",
     "train/parts.py": "what is held out, or evaluated: the same whatever the run's seed",
-    "optim/_replay.py": "sets states again that it has read",
-    "sharpness/_point.py": "a measure's default",
-    "symmetry/certify.py": "factors of the copies; drawn in float64, unlike any start",
     "symmetry/evaluate.py": "random layers of a user's network, the same at each call",
     "experiments/_sources.py": "a user's function that makes a network, as documented",
     "experiments/_image_data.py": "which images a study takes, of more than it splits",

@@ -306,7 +306,7 @@ BAD = {
     "net three": "batch 0 is a tuple of 3, expected a pair",
     "net mapping": "a dict is no sequence of pairs",
     "net scalar": "expected a row of examples",
-    "net unequal_shapes": "must return batches",
+    "net unequal_shapes": "does not take these data, inputs of shape [8, 2]",
     "net breaks": "KeyError: 'lost'",
     "net words": "must have the shape ['N', 2], got ['N', 5]",
     "one classes": "one number for each example; let it return a logit for each class",

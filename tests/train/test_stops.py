@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -27,11 +28,12 @@ class Acting(torch.nn.Module):
 
     def __init__(self, number: int, action: Any) -> None:
         super().__init__()
-        self.inner, self.number, self.action, self.calls = small(), number, action, 0
+        self.inner, self.number, self.action = small(), number, action
+        # No state of the network, which the second pass of SAM would put back.
+        self.passes = itertools.count(1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.calls += self.training
-        if self.training and self.calls == self.number:
+        if self.training and next(self.passes) == self.number:
             self.action(self)
         return self.inner(images)
 

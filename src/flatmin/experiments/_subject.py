@@ -62,7 +62,8 @@ def fit(
     sizes = [len(targets) for _, targets in placed]
     if not sum(sizes):
         raise ValueError("there must be at least one example, got none.")
-    outputs = _outputs(model, placed[0][0], dtype)
+    by_shape = {_shapes(inputs): inputs for inputs, _ in reversed(placed)}
+    outputs = [_outputs(model, inputs, dtype) for inputs in reversed(by_shape.values())][0]
     if outputs.ndim == 0 or len(outputs) != sizes[0]:
         raise ValueError(
             f"the network must return a row for each example, got the shape {list(outputs.shape)} "
@@ -86,6 +87,12 @@ def made_in(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _shapes(inputs: Inputs) -> tuple[torch.Size, ...]:
+    """The shapes of one example."""
+    args, kwargs = arguments(inputs)
+    return tuple(t.shape[1:] for t in [*args, *kwargs.values()])
 
 
 def _outputs(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from flatmin._streams import stream
 from flatmin._types import Params
 from flatmin.ball import Ball
 from flatmin.scale import Elementwise, Scale
@@ -135,10 +136,14 @@ def finite_support(support: Tensor) -> float:
 
 
 def source(generator: torch.Generator | None, params: Params) -> torch.Generator:
-    """Give the caller's generator, or one of a fixed seed that leaves the global state alone."""
+    """Give the caller's generator, or one that is the same at each call and nobody else's.
+
+    Of the seed 0 it would not do: a start drawn under ``torch.manual_seed(0)`` holds the same
+    numbers, so that a random direction would point along the weights.
+    """
     if generator is not None:
         return generator
-    return torch.Generator(next(iter(params.values())).device).manual_seed(0)
+    return stream("sharpness", device=next(iter(params.values())).device)
 
 
 def mean_and_error(samples: Sequence[float]) -> tuple[float, float]:

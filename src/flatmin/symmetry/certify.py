@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flatmin._streams import stream
 from flatmin.symmetry.certificate import Certificate
 from flatmin.symmetry.evaluate import (
     ROUNDING,
@@ -86,7 +87,7 @@ def certify(
         raise ValueError(
             f"nothing in this model may be transformed, so there is nothing to test:\n{symmetries}"
         )
-    generator = torch.Generator("cpu").manual_seed(0) if generator is None else generator
+    generator = stream("certify") if generator is None else generator
     draw = (
         partial(symmetries.sample, generator, low, high)
         if isinstance(symmetries, Scalings)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from flatmin._streams import stream
 from flatmin.symmetry.evaluate import ROUNDING, ROUNDING_BELOW, all_outputs
 from flatmin.symmetry.groups import Group, Stop, Symmetries
 from flatmin.symmetry.private import changed, private_copy, state_of
@@ -70,7 +71,7 @@ def _moved(claim: Symmetries, trials: Sequence[_Trial]) -> str | None:
         return "this cannot be confirmed: the network does not run on a copy of itself"
     for trial in trials:
         state = state_of(trial.model)
-        element = claim.far(torch.Generator("cpu").manual_seed(0))
+        element = claim.far(stream("confirm", "element"))
         after = all_outputs(trial.model, changed(state, claim.apply(state, element)), trial.inputs)
         if [len(t) for t in after] != [len(t) for t in trial.outputs]:
             return "the outputs change their number when these units are transformed"
@@ -111,7 +112,7 @@ def _trials(model: nn.Module, example: Any) -> Iterator[_Trial]:
 
 
 def _trial(model: nn.Module, example: Any, noise: float, double: bool) -> _Trial | None:
-    generator = torch.Generator("cpu").manual_seed(0)
+    generator = stream("confirm", "point")
     inputs = example if isinstance(example, tuple) else (example,)
     twin = private_copy(model)
     try:
