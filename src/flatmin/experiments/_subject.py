@@ -63,7 +63,7 @@ def fit(
     if not sum(sizes):
         raise ValueError("there must be at least one example, got none.")
     by_shape = {_shapes(inputs): inputs for inputs, _ in reversed(placed)}
-    outputs = next(_outputs(model, inputs, dtype) for inputs in reversed(by_shape.values()))
+    *_, outputs = (_outputs(model, inputs, dtype) for inputs in by_shape.values())
     if outputs.ndim == 0 or len(outputs) != sizes[0]:
         raise ValueError(
             f"the network must return a row for each example, got the shape {list(outputs.shape)} "
