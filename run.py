@@ -82,10 +82,11 @@ def reproduce(options: list[str]) -> int:
 
 
 def test(options: list[str]) -> int:
-    """Run the tests."""
+    """Run the tests, on all cores; a debugger needs to be alone."""
     every = ["-m", ""] if "--all" in options else []
     rest = [option for option in options if option != "--all"]
-    return call("python", "-m", "pytest", *every, *rest, folder=ROOT)
+    spread = [] if "--pdb" in rest else ["-n", "auto"]
+    return call("python", "-m", "pytest", *spread, *every, *rest, folder=ROOT)
 
 
 def check(options: list[str]) -> int:
