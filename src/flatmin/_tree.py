@@ -7,7 +7,6 @@ tensors all carry that leading dimension: then each member has its own coefficie
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable
 
@@ -85,25 +84,37 @@ def dot(tree: Params, other: Params) -> Tensor:
 def norm(tree: Params, order: float, leading: int = 0) -> Tensor:
     """Norm of all numbers together: scalar, or one per member where ``leading`` is 1.
 
-    The norm of several tensors is the norm of their norms, for every order in [1, ∞].
+    The norm of several tensors is the norm of their norms, for every order in [1, ∞]. Where squares
+    may vanish or overflow, ``careful_norm`` is for those who can wait for the result.
     """
     tensors = [t for t in tree.values() if t.numel()]
     if not tensors:
         # In the type of what is empty, for the default type and device are the caller's.
         return next((t.real.new_zeros(()) for t in tree.values()), torch.zeros((), device="cpu"))
-    if leading:
-        flat = [t.unsqueeze(-1).flatten(leading) for t in tensors]  # a scalar is one number
-        return combine([_norm(t, order, -1) for t in flat], order)
-    if order not in _PLAIN:
-        return combine([_norm(t.flatten(), order, 0) for t in tensors], order)
-    plain = combine(torch._foreach_norm(tensors, order), order)
-    if order != 2.0 or not _may_be_lost(plain):
+    if leading or order not in _PLAIN:
+        return combine([_norm(_flat(t, leading), order) for t in tensors], order)
+    return combine(torch._foreach_norm(tensors, order), order)
+
+
+def careful_norm(tree: Params, order: float, leading: int = 0) -> Tensor:
+    """The same, also where squares vanish or overflow; it looks at the result to know.
+
+    Where nothing was lost that is what ``norm`` gives, to the last bit.
+    """
+    plain = norm(tree, order, leading)
+    if order != 2.0 or not (lost := lost_squares(plain)).any():
         return plain
-    careful = combine([_relative_norm(t.flatten(), order, 0) for t in tensors], order)
-    return torch.where(_lost(plain), careful, plain)
+    parts = [_relative_norm(_flat(t, leading), order) for t in tree.values() if t.numel()]
+    return torch.where(lost, combine(parts, order, careful=True), plain) if parts else plain
 
 
-def combine(norms: Iterable[Tensor], order: float) -> Tensor:
+def lost_squares(norm: Tensor) -> Tensor:
+    """Whether squares may have vanished, or did overflow, on the way to a Euclidean norm."""
+    info = torch.finfo(torch.promote_types(norm.dtype, torch.float32))  # where half ones are summed
+    return (norm < math.sqrt(info.tiny) / info.eps) | norm.isinf()
+
+
+def combine(norms: Iterable[Tensor], order: float, *, careful: bool = False) -> Tensor:
     """Norm of a whole from the norms of its parts."""
     parts = list(norms)
     if len(parts) == 1:
@@ -111,44 +122,29 @@ def combine(norms: Iterable[Tensor], order: float) -> Tensor:
     home = parts[0].device
     if any(part.device != home for part in parts):
         parts = [part.to(home) for part in parts]
-    return _norm(torch.stack(parts), order, 0)
+    stack = torch.stack(parts, dim=-1)
+    return _relative_norm(stack, order) if careful else _norm(stack, order)
 
 
-def _norm(t: Tensor, order: float, dim: int) -> Tensor:
-    """Vector norm; where powers may vanish or overflow, relative to the largest."""
+def _flat(t: Tensor, leading: int) -> Tensor:
+    return t.unsqueeze(-1).flatten(leading)  # a scalar is one number
+
+
+def _norm(t: Tensor, order: float) -> Tensor:
+    """Norm over the last dimension."""
     if order not in _PLAIN:
-        return _relative_norm(t, order, dim)
-    plain: Tensor = torch.linalg.vector_norm(t, order, dim=dim)
-    if order != 2.0 or not _may_be_lost(plain):
-        return plain
-    return torch.where(_lost(plain), _relative_norm(t, order, dim), plain)
+        return _relative_norm(t, order)
+    norm: Tensor = torch.linalg.vector_norm(t, order, dim=-1)
+    return norm
 
 
-def _relative_norm(t: Tensor, order: float, dim: int) -> Tensor:
-    largest = t.abs().amax(dim=dim, keepdim=True)
+def _relative_norm(t: Tensor, order: float) -> Tensor:
+    """The same, relative to the largest number, so that no power vanishes or overflows."""
+    largest = t.abs().amax(dim=-1, keepdim=True)
     usable = (largest > 0) & largest.isfinite()
     relative = t / torch.where(usable, largest, torch.ones_like(largest))
-    norm: Tensor = torch.linalg.vector_norm(relative, order, dim=dim)
-    return torch.where(usable.squeeze(dim), norm * largest.squeeze(dim), norm)
-
-
-def _lost(norm: Tensor) -> Tensor:
-    """Whether squares may have vanished, or did overflow, on the way to a Euclidean norm."""
-    return (norm < _smallest(norm.dtype)) | norm.isinf()
-
-
-def _may_be_lost(norm: Tensor) -> bool:
-    if norm.ndim:
-        return bool(_lost(norm).any())
-    number = norm.item()  # a step of an optimizer comes along here
-    return number < _smallest(norm.dtype) or number == math.inf
-
-
-@functools.cache
-def _smallest(dtype: torch.dtype) -> float:
-    """Below it, what vanishes among the squares may be more than rounding."""
-    info = torch.finfo(torch.promote_types(dtype, torch.float32))  # where half ones are summed
-    return math.sqrt(info.tiny) / info.eps
+    norm: Tensor = torch.linalg.vector_norm(relative, order, dim=-1)
+    return torch.where(usable.squeeze(-1), norm * largest.squeeze(-1), norm)
 
 
 def _list(tree: Params) -> list[Tensor]:

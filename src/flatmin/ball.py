@@ -95,6 +95,21 @@ class Ball:
             A scalar in units of the loss, or one per member.
         """
         v = self.stretch(params, grad)
+        return tree.careful_norm(v, self.dual_order, tree.leading(self.rho)) * self.rho
+
+    def plain_support(self, params: Params, grad: Params) -> Tensor:
+        """What ``support`` gives, but where squares vanish or overflow.
+
+        For callers that may not wait for the result, or look at it themselves.
+
+        Args:
+            params: The point ``w``, or a piece of it.
+            grad: The gradient there.
+
+        Returns:
+            A scalar in units of the loss, or one per member.
+        """
+        v = self.stretch(params, grad)
         return tree.norm(v, self.dual_order, tree.leading(self.rho)) * self.rho
 
     def shift(self, params: Params, grad: Params) -> dict[str, Tensor]:
@@ -113,7 +128,19 @@ class Ball:
         Returns:
             The shift, in parameter units, over the names of ``grad``.
         """
-        support = self.support(params, grad)
+        return self.shift_of(params, grad, self.support(params, grad))
+
+    def shift_of(self, params: Params, grad: Params, support: Tensor) -> dict[str, Tensor]:
+        """The shift, for callers that know the support.
+
+        Args:
+            params: The point ``w``.
+            grad: The gradient there.
+            support: What ``support`` gives, or ``plain_support``.
+
+        Returns:
+            The shift, in parameter units, over the names of ``grad``.
+        """
         ties = self.ties(params, grad, support) if self.p == 1.0 else None
         return tree.scale(self.direction(params, grad, support), self.length(support, ties))
 
@@ -191,7 +218,7 @@ class Ball:
         """
         if self.p == math.inf:
             return tree.tree_map(lambda t: self._clip(t), u)
-        length = tree.norm(u, self.p, tree.leading(self.rho))
+        length = tree.careful_norm(u, self.p, tree.leading(self.rho))
         ratio = self.rho / torch.where(length > 0, length, torch.ones_like(length))
         return tree.scale(u, torch.where(length > self.rho, ratio, torch.ones_like(length)))
 

@@ -244,3 +244,23 @@ def test_two_models_with_the_same_names_in_one_group() -> None:
     before = [p.detach().clone() for _, p in twice]
     with optimizer.perturbed():
         assert all((p != old).any() for (_, p), old in zip(twice, before, strict=True))
+
+
+@pytest.mark.parametrize("fused", [False, pytest.param(True, marks=[pytest.mark.slow, warned])])
+@pytest.mark.parametrize("size", [1e-25, 1e-30, 1e22])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_size_of_the_gradient_does_not_matter(variant: str, size: float, fused: bool) -> None:
+    """Squares that vanish or overflow in float32 do not: the shift is that of a gradient of one."""
+    shifts = []
+    for factor in (1.0, size):
+        named = [(name, nn.Parameter(p.detach().float())) for name, p in named_shapes()]
+        for (_, p), (_, like) in zip(named, named_shapes(), strict=True):
+            p.grad = (like.grad * factor).float()
+        before = [p.detach().clone() for _, p in named]
+        optimizer = VARIANTS[variant](torch.optim.SGD(named, lr=1.0), rho=0.5, fused=fused)
+        with optimizer.perturbed():
+            shifts.append([p.detach() - old for (_, p), old in zip(named, before, strict=True)])
+        assert optimizer.report.shift_norm == 0.5
+    for got, want in zip(*reversed(shifts), strict=True):
+        torch.testing.assert_close(got, want, rtol=2e-3, atol=2e-6)  # float32, of weights near one
+    assert any(shift.any() for shift in shifts[0])

@@ -40,8 +40,9 @@ def ascend(
     """
     told, finite = None, finite_here(outside)
     if pieces:
-        by_ball = {ball: support.cpu() for ball, support in _supports(pieces).items()}
-        support = tree.combine(by_ball.values(), next(iter(by_ball)).dual_order)
+        by_ball, support = _supports(pieces, careful=False)
+        if pieces[0].ball.p == 2.0 and _sharded.agree(bool(tree.lost_squares(support)), groups):
+            by_ball, support = _supports(pieces, careful=True)
         told = report(by_ball, support)
         finite = finite and math.isfinite(support.item())
     if not _sharded.agree(finite, groups):
@@ -51,12 +52,18 @@ def ascend(
     return told, None
 
 
-def _supports(pieces: Sequence[Piece]) -> dict[Ball, Tensor]:
-    """Support of each ball, over all pieces and processes that share it."""
+def _supports(pieces: Sequence[Piece], *, careful: bool) -> tuple[dict[Ball, Tensor], Tensor]:
+    """Support of each ball, over all pieces and processes that share it, and of all together."""
     parts: dict[Ball, _Parts] = {}
     for piece in pieces:
-        parts.setdefault(piece.ball, {}).setdefault(piece.spread, []).append(piece.support())
-    return {ball: _combine(norms, ball.dual_order) for ball, norms in parts.items()}
+        support = piece.support(careful=careful)
+        parts.setdefault(piece.ball, {}).setdefault(piece.spread, []).append(support)
+    by_ball = {
+        ball: _combine(norms, ball.dual_order, careful=careful).cpu()
+        for ball, norms in parts.items()
+    }
+    order = pieces[0].ball.dual_order
+    return by_ball, tree.combine(by_ball.values(), order, careful=careful)
 
 
 def _shift(pieces: Sequence[Piece], support: Tensor, saved: Saved) -> None:
@@ -75,12 +82,13 @@ def _shift(pieces: Sequence[Piece], support: Tensor, saved: Saved) -> None:
     torch.clear_autocast_cache()  # which may hold the weights of before in half precision
 
 
-def _combine(parts: _Parts, order: float) -> Tensor:
+def _combine(parts: _Parts, order: float, *, careful: bool = False) -> Tensor:
     """One norm from those of pieces, first on this process, then over all that share them."""
     return tree.combine(
         [
-            _sharded.combine(tree.combine(norms, order), spread, order)
+            _sharded.combine(tree.combine(norms, order, careful=careful), spread, order)
             for spread, norms in parts.items()
         ],
         order,
+        careful=careful,
     )

@@ -50,10 +50,11 @@ class Piece:
         """Weights and gradients to compute on."""
         return self.weights, self.grads
 
-    def support(self) -> Tensor:
-        """Support of the ball, as far as this piece goes."""
+    def support(self, *, careful: bool) -> Tensor:
+        """Support of the ball, as far as this piece goes; ``careful`` where squares are lost."""
         weights, grads = self.point()
-        return self.ball.support(_widened(weights), _widened(grads))
+        support = self.ball.support if careful else self.ball.plain_support
+        return support(_widened(weights), _widened(grads))
 
     def ties(self, support: Tensor) -> Tensor:
         """Coordinates of this piece that share the largest value."""
@@ -107,8 +108,10 @@ class Stack(Piece):
 class Fused(Piece):
     """One flat tensor whose arithmetic is compiled; its old values replace the gradient."""
 
-    def support(self) -> Tensor:
+    def support(self, *, careful: bool) -> Tensor:
         """Support of the ball, as far as this piece goes."""
+        if careful:
+            return Piece.support(self, careful=True)
         return _fused.support(self.ball, self.weights, self.grads)
 
     def climb(self, support: Tensor, length: float, saved: Saved) -> None:
