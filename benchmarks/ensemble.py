@@ -26,8 +26,8 @@ import torch.nn.functional as F
 
 from flatmin import ASAM, Ball, Elementwise
 from flatmin.data import figure8
+from flatmin.ensemble import Ensemble, stack_networks
 from flatmin.models import ReportMLP
-from flatmin.train import Ensemble, stack_networks
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "ensemble"
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)

@@ -1,9 +1,11 @@
-"""What every test shares: one thread, and randomness that starts from the same place."""
+"""What tests share: one thread, randomness that starts from the same place, made-up items."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+
+from made_up_items import add_item, two_items  # noqa: F401
 
 torch.set_num_threads(1)  # the nets are tiny, and sums do not depend on the machine
 

@@ -1,11 +1,11 @@
-"""Imports run downward only, and `import flatmin` is light."""
+"""Imports run downward only and in no circle, and `import flatmin` is light."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,21 +18,26 @@ SOURCE = Path(flatmin.__file__).parent
 # is the package's `__init__`, which collects the public names.
 ROWS = (
     {"_types", "_streams"},
-    {"_tree"},
+    {"_tree", "_draw"},
     {"scale"},
     {"ball", "objective", "data", "models"},
     {"optim", "sharpness", "symmetry"},
     {""},
-    {"train"},
+    {"train", "ensemble"},
+    {"record"},
+    {"compare", "analysis"},
     {"experiments"},
     {"cli"},
     {"__main__"},
 )
 RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}
 
+# The wings of the experiments: a study each, and none knows of another.
+WINGS = {path.parent.name for path in (SOURCE / "experiments").glob("*/__init__.py")}
+
 # Outside libraries with a single door: the modules that may use them, as prefixes.
 DOORS = {
-    "matplotlib": ("experiments",),
+    "matplotlib": ("record", "compare", "analysis", "experiments"),
     "torch.distributed": ("train", "optim._sharded", "objective"),
 }
 HEAVY = {"matplotlib", "PIL", "pyarrow", "sklearn", "tqdm", "tyro", "scipy", "torchvision"}
@@ -63,6 +68,13 @@ def uses(source: str, module: str, *, is_package: bool = False) -> Iterator[tupl
             yield node.lineno, "torch.distributed"
 
 
+def wing(name: str) -> str | None:
+    """The wing of the experiments in which something lies, named relative to flatmin."""
+    part, _, rest = name.partition(".")
+    folder = rest.partition(".")[0]
+    return folder if part == "experiments" and folder in WINGS else None
+
+
 def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """Say, one sentence each, how a module breaks the layers."""
     part = module.split(".")[0]
@@ -76,6 +88,9 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
             target = target if target in RANK else ""  # a public name, or `__version__`
             if target != part and RANK[target] >= RANK[part]:
                 found.append(f"{where}: {part!r} must not import {target or 'flatmin'!r}")
+            own, other = wing(module), wing(name.removeprefix("flatmin."))
+            if own and other and own != other:
+                found.append(f"{where}: the wing {own!r} must not import {other!r}")
         for library, doors in DOORS.items():
             if within(name, library) and not any(within(module, door) for door in doors):
                 found.append(f"{where}: only {', '.join(doors)} may use {library}")
@@ -98,6 +113,50 @@ def test_imports_run_downward(module: str) -> None:
     assert not found, "\n".join(found)
 
 
+def imports_within(room: str) -> dict[str, set[str]]:
+    """Map each module of a room to those of the room that it imports, wherever it does.
+
+    An import for the type checker alone counts: files that name each other's types are one idea.
+    """
+    inside = {module: path for module, path in FILES.items() if within(module, room)}
+    found: dict[str, set[str]] = {module: set() for module in inside}
+    for module, path in inside.items():
+        package = path.name == "__init__.py"
+        for _, name in uses(path.read_text(), module, is_package=package):
+            target = name.removeprefix("flatmin.")
+            while target and target not in inside:
+                target = target.rpartition(".")[0]
+            if target and target != module:
+                found[module].add(target)
+    return found
+
+
+def circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """Give the modules that lie on a circle of imports, or between two."""
+    left = dict(imports)
+    while True:
+        used = {name for names in left.values() for name in names}
+        ends = [module for module, names in left.items() if not names & left.keys()]
+        ends += [module for module in left if module not in used]
+        if not ends:
+            return sorted(left)
+        left = {module: names for module, names in left.items() if module not in ends}
+
+
+@pytest.mark.parametrize("room", sorted({module.split(".")[0] for module in FILES} - {""}))
+def test_there_is_no_circle_in_a_room(room: str) -> None:
+    assert circle(imports_within(room)) == []
+
+
+def test_a_circle_would_be_noticed() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c"]
+
+
+def test_every_wing_is_known() -> None:
+    assert {"scaling", "toy", "images"} <= WINGS
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [
@@ -112,8 +171,18 @@ def test_imports_run_downward(module: str) -> None:
         ("optim.sam", "def f():\n    from flatmin.sharpness import ascent"),
         ("symmetry.scaling", "if True:\n    from ..optim import sam"),
         ("_types", "from flatmin import _tree"),
-        ("train.loop", "from flatmin.experiments import _harness"),
-        ("experiments.fig1", "from flatmin import cli"),
+        ("train.loop", "from flatmin.record import files"),
+        ("train.loop", "from flatmin.ensemble import Ensemble"),
+        ("ensemble.ensemble", "from flatmin.train import loop"),
+        ("record.store", "from flatmin.experiments import discover"),
+        ("record.page", "from flatmin.compare import statistics"),
+        ("compare.runs", "from flatmin.analysis import subject"),
+        ("analysis.subject", "from flatmin.compare.runs import Runs"),
+        ("compare.search", "from flatmin.experiments.images import _study"),
+        ("experiments.toy.fig5", "from flatmin.experiments.images import _study"),
+        ("experiments.toy.fig5", "from flatmin.experiments import scaling"),
+        ("experiments.images.fig7", "from ..toy._study import train"),
+        ("experiments.toy.fig1", "from flatmin import cli"),
         ("cli", "import matplotlib.pyplot as plt"),
         ("cli", "def f():\n    from matplotlib import pyplot"),
         ("train.loop", "import matplotlib"),
@@ -139,8 +208,12 @@ def test_checker_finds_what_is_forbidden(module: str, source: str) -> None:
         ("train.loop", "from flatmin import SAM, data\nimport torch.distributed as dist"),
         ("optim._sharded", "from torch.distributed.tensor import DTensor"),
         ("objective", "def f():\n    import torch.distributed as dist"),
-        ("experiments._style", "import matplotlib.pyplot as plt"),
-        ("cli", "from flatmin.experiments import _harness\nfrom flatmin import train"),
+        ("record.style", "import matplotlib.pyplot as plt"),
+        ("compare.panels", "from flatmin.record.style import INK\nimport matplotlib"),
+        ("analysis.sources", "from flatmin.train import load_checkpoint"),
+        ("experiments.toy.fig5", "from flatmin.experiments.toy import _study"),
+        ("experiments.toy.fig5", "from flatmin.experiments import discover"),
+        ("cli", "from flatmin.experiments import discover\nfrom flatmin import train"),
         ("ball", "import torch.distributions, matplotlib_inline, flatmin_extra"),
     ],
 )

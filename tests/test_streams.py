@@ -11,9 +11,9 @@ import torch
 
 import flatmin
 from flatmin._streams import seed_for, stream
+from flatmin.analysis.sources import load_batches
 from flatmin.data import ImageSet, load_digits, normalize
-from flatmin.experiments._image_data import with_wrong_labels
-from flatmin.experiments._sources import load_batches
+from flatmin.experiments.images._data import with_wrong_labels
 from flatmin.train import TrainConfig
 from flatmin.train.distributed import Team
 from flatmin.train.fingerprint import plain
@@ -30,13 +30,13 @@ BARE_SEEDS = {
     "train/state.py": "order of batches; no order of few images says anything about a start",
     "train/parts.py": "what is held out, or evaluated: the same whatever the run's seed",
     "symmetry/evaluate.py": "random layers of a user's network, the same at each call",
-    "experiments/_sources.py": "a user's function that makes a network, as documented",
-    "experiments/_image_data.py": "which images a study takes, of more than it splits",
-    "experiments/_toy_study.py": "starts; its numbers come from seed_for",
-    "experiments/_rescaled_copies.py": "starts, points and factors: float32 and float64 draws",
-    "experiments/_scaling_walk.py": "points and factors from one stream, one after the other",
-    "experiments/fig2_logits.py": "which points are shown",
-    "experiments/fig6_toy_data.py": "points, nothing else is random",
+    "analysis/sources.py": "a user's function that makes a network, as documented",
+    "experiments/images/_data.py": "which images a study takes, of more than it splits",
+    "experiments/toy/_study.py": "starts; its numbers come from seed_for",
+    "experiments/scaling/_rescaled_copies.py": "starts, points, factors: float32 and float64 draws",
+    "experiments/scaling/_walk.py": "points and factors from one stream, one after the other",
+    "experiments/scaling/fig2_logits.py": "which points are shown",
+    "experiments/toy/fig6_toy_data.py": "points, nothing else is random",
     "data/digits.py": "scikit-learn's split, by another generator",
 }
 

@@ -126,6 +126,22 @@ def combine(norms: Iterable[Tensor], order: float, *, careful: bool = False) -> 
     return _relative_norm(stack, order) if careful else _norm(stack, order)
 
 
+def times(factors: Params, vector: Params, *, spend: bool = False) -> dict[str, Tensor]:
+    """Multiply by a diagonal, one where a name is missing; ``spend`` overwrites the factors."""
+    names = [name for name in vector if name in factors]
+    if not names:
+        return dict(vector)
+    left, right = [factors[name] for name in names], [vector[name] for name in names]
+    if spend and all(
+        f.shape == v.shape and f.dtype == v.dtype for f, v in zip(left, right, strict=True)
+    ):
+        torch._foreach_mul_(left, right)
+        products = left
+    else:
+        products = list(torch._foreach_mul(left, right))
+    return {**vector, **dict(zip(names, products, strict=True))}
+
+
 def _flat(t: Tensor, leading: int) -> Tensor:
     return t.unsqueeze(-1).flatten(leading)  # a scalar is one number
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flatmin import _tree as tree
+from flatmin._draw import coordinates
 from flatmin._types import Params
 from flatmin.scale import Identity, Scale, check_radius
 
@@ -80,7 +81,7 @@ class Ball:
         Returns:
             A new vector over the names of ``u``.
         """
-        return _times(self._factors(params, u), u, spend=True)
+        return tree.times(self._factors(params, u), u, spend=True)
 
     def support(self, params: Params, grad: Params) -> Tensor:
         r"""Largest first-order rise in the ball.
@@ -159,7 +160,7 @@ class Ball:
             A new vector over the names of ``grad``.
         """
         factors = self._factors(params, grad)
-        v = _times(factors, grad)
+        v = tree.times(factors, grad)
         if self.p == math.inf:
             v = tree.signs(v)
         elif self.p == 1.0:
@@ -168,7 +169,7 @@ class Ball:
             # Relative to the norm: a large power of a small number would vanish.
             v = tree.divide(v, _or_one(support / self.rho))
             v = tree.tree_map(lambda t: t.sgn() * t.abs().pow(self.dual_order - 1.0), v)
-        return _times(factors, v, spend=True)
+        return tree.times(factors, v, spend=True)
 
     def length(self, support: Tensor, ties: Tensor | None = None) -> Tensor:
         """The factor that makes the shift of a direction; zero where the support is.
@@ -241,7 +242,7 @@ class Ball:
             Barthe, Guédon, Mendelson and Naor 2005, doi:10.1214/009117904000000874, theorem 1.
         """
         leading = tree.leading(self.rho)
-        x = {name: _sample_coordinates(t, self.p, generator) for name, t in params.items()}
+        x = {name: coordinates(t, self.p, generator) for name, t in params.items()}
         if self.p != math.inf:
             length = tree.norm(x, self.p, leading)
             y = torch.empty_like(length).exponential_(generator=generator)
@@ -269,52 +270,3 @@ def _or_one(divisor: Tensor) -> Tensor:
     # Where the support is zero or the ball is, so is the shift, whatever it is divided by.
     usable = (divisor > 0) & divisor.isfinite()
     return torch.where(usable, divisor, torch.ones_like(divisor))
-
-
-def _times(factors: Params, vector: Params, *, spend: bool = False) -> dict[str, Tensor]:
-    """Multiply by a diagonal, one where a name is missing; ``spend`` overwrites the factors."""
-    names = [name for name in vector if name in factors]
-    if not names:
-        return dict(vector)
-    left, right = [factors[name] for name in names], [vector[name] for name in names]
-    if spend and all(
-        f.shape == v.shape and f.dtype == v.dtype for f, v in zip(left, right, strict=True)
-    ):
-        torch._foreach_mul_(left, right)
-        products = left
-    else:
-        products = list(torch._foreach_mul(left, right))
-    return {**vector, **dict(zip(names, products, strict=True))}
-
-
-def _sample_coordinates(like: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """Numbers of density ∝ exp(−|x|^p); uniform in |x| ≤ 1 for p = ∞."""
-    out = torch.empty_like(like, requires_grad=False)
-    if out.is_complex():
-        return _sample_plane(out, p, generator)
-    if p == math.inf:
-        return out.uniform_(-1.0, 1.0, generator=generator)
-    if p == 2.0:
-        return out.normal_(0.0, math.sqrt(0.5), generator=generator)
-    sign = torch.empty_like(out).uniform_(-1.0, 1.0, generator=generator).sign()
-    if p == 1.0:
-        return out.exponential_(generator=generator) * sign
-    # |x|^p is gamma(1/p); gamma(a) is gamma(a + 1) · U^{1/a}, which stays accurate for small a.
-    uniform = torch.empty_like(out).uniform_(generator=generator)
-    shape = torch.full_like(out, 1.0 + 1.0 / p)
-    gamma = torch._standard_gamma(shape, generator=generator)
-    return gamma.pow(1.0 / p) * uniform * sign
-
-
-def _sample_plane(like: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """The same for complex numbers, whose size is their modulus: the density is one of the plane.
-
-    The phase is uniform, and |x|^p is gamma(2/p).
-    """
-    size = torch.empty_like(like.real, memory_format=torch.contiguous_format)
-    angle = torch.empty_like(size).uniform_(0.0, 2.0 * math.pi, generator=generator)
-    size = size.uniform_(generator=generator).sqrt()
-    if p != math.inf:
-        shape = torch.full_like(size, 1.0 + 2.0 / p)
-        size = size * torch._standard_gamma(shape, generator=generator).pow(1.0 / p)
-    return torch.polar(size, angle)

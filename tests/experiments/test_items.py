@@ -9,10 +9,18 @@ from typing import Any
 
 import pytest
 
-from flatmin.experiments._harness import discover, read_record, run_item
-from flatmin.experiments._page import publish
-from flatmin.experiments._scaling_walk import median
-from flatmin.experiments.fig4_asam_loss import BIASED, EXACT, FLOAT32, PLAIN, PUBLISHED, ZERO
+from flatmin.experiments import discover
+from flatmin.experiments.scaling._asam_measures import (
+    BIASED,
+    EXACT,
+    FLOAT32,
+    PLAIN,
+    PUBLISHED,
+    ZERO,
+)
+from flatmin.experiments.scaling._walk import median
+from flatmin.record.page import publish
+from flatmin.record.store import read_record, run_item
 
 STORED = Path(__file__).parents[2] / "docs" / "results"
 SMALL = {

@@ -4,7 +4,7 @@ import argparse
 import shutil
 import textwrap
 
-from flatmin.experiments._harness import discover
+from flatmin.experiments import discover
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,25 +14,19 @@ import torch
 from torch.nn.functional import mse_loss
 
 from flatmin import cli
+from flatmin.analysis.landscape import landscape
+from flatmin.analysis.landscape_figure import landscape_figure
+from flatmin.analysis.measuring import MEASURES, Copies, Effort, measured_row, scale_name
+from flatmin.analysis.own_targets import could_be_classes
+from flatmin.analysis.sources import load_batches, load_network
+from flatmin.analysis.subject import Subject, fit, made_in, scalings_of
+from flatmin.analysis.table import measure_table
 from flatmin.ball import Ball
-from flatmin.experiments._files import require_writable, write_atomically
-from flatmin.experiments._landscape import landscape
-from flatmin.experiments._landscape_figure import landscape_figure
-from flatmin.experiments._measure_table import measure_table
-from flatmin.experiments._measuring import (
-    MEASURES,
-    Copies,
-    Effort,
-    measured_row,
-    scale_name,
-)
-from flatmin.experiments._options import check_device
-from flatmin.experiments._own_targets import could_be_classes
-from flatmin.experiments._progress import progress
-from flatmin.experiments._provenance import provenance
-from flatmin.experiments._sources import load_batches, load_network
-from flatmin.experiments._style import house_style
-from flatmin.experiments._subject import Subject, fit, made_in, scalings_of
+from flatmin.record.files import require_writable, write_atomically
+from flatmin.record.options import check_device
+from flatmin.record.progress import progress
+from flatmin.record.provenance import provenance
+from flatmin.record.style import house_style
 from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise, Scale
 
 SCALES = ("elementwise", "identity", "filterwise", "layerwise")

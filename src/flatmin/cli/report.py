@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from flatmin.experiments._files import require_writable
-from flatmin.experiments._harness import discover
-from flatmin.experiments._page import publish_index
+from flatmin.experiments import ABOUT, TITLE, discover
+from flatmin.record.files import require_writable
+from flatmin.record.page import publish_index
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> int:
             "or name their folder with --out."
         )
     require_writable(out)
-    problems = publish_index(items, out)
+    problems = publish_index(items, out, title=TITLE, about=ABOUT)
     for problem in problems:
         print(f"flatmin: {problem}", file=sys.stderr)
     print(f"{out / 'index.html'}")

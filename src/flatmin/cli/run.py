@@ -12,17 +12,12 @@ from typing import Any
 import flatmin
 from flatmin import cli
 from flatmin.data import load_cifar10, load_cifar100
-from flatmin.experiments._files import require_writable
-from flatmin.experiments._harness import (
-    Item,
-    config_dict,
-    discover,
-    forget,
-    read_record,
-    run_item,
-)
-from flatmin.experiments._options import configure, option_names
-from flatmin.experiments._page import count, does_not_fit, publish
+from flatmin.experiments import discover
+from flatmin.record.files import require_writable
+from flatmin.record.item import Item
+from flatmin.record.options import configure, option_names
+from flatmin.record.page import count, does_not_fit, publish
+from flatmin.record.store import config_dict, forget, read_record, run_item
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from flatmin import cli
 from flatmin.data import ImageSet, load_cifar10, load_cifar100, load_digits, load_image_folder
-from flatmin.experiments._options import configure, option_names
+from flatmin.record.options import configure, option_names
 from flatmin.train import (
     CheckpointError,
     Diverged,

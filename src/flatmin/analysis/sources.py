@@ -1,0 +1,209 @@
+"""Networks and data as a command line names them: checkpoints, folders, and ``module:callable``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flatmin._streams import stream
+from flatmin.analysis.own_batches import own_batches
+from flatmin.analysis.subject import one_line
+from flatmin.data import Batches, ImageSet, load_cifar10, load_cifar100, load_digits
+from flatmin.objective._batches import Examples
+from flatmin.train import CheckpointError, load_checkpoint, newest_checkpoint
+from flatmin.train.networks import build_network
+from flatmin.train.parts import hold_out
+
+_PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+    """Load what a checkpoint holds, or what a function returns.
+
+    Args:
+        text: A checkpoint of ``flatmin train``, its folder, or ``module:callable``.
+        weights: State dict, or checkpoint, for the network that the function returns.
+        seed: Of torch's random numbers, which the function may draw from.
+
+    Returns:
+        The network, and facts for the record; of a checkpoint, its fingerprint among them.
+
+    Raises:
+        ValueError: If nothing can be loaded from there.
+    """
+    if os.path.exists(text):
+        if weights is not None:
+            raise ValueError(f"--weights goes with module:callable, but {text} has its own.")
+        return _from_checkpoint(Path(text))
+    if not _PYTHON.fullmatch(text):
+        raise ValueError(
+            f"there is no checkpoint {text}; name a file or folder of `flatmin train`, or a "
+            "function that returns a network as module:callable."
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = _call(text)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{text} must return a torch.nn.Module, got {type(model).__name__}.")
+    facts: dict[str, Any] = {"source": text, "weights": str(weights) if weights else None}
+    if weights is not None:
+        _fill(model, _read_state(weights), f"{weights} does not fit {text}")
+    return model, facts
+
+
+def load_batches(
+    text: str | None,
+    *,
+    dataset: str | None,
+    part: str | None,
+    examples: int,
+    batch_size: int,
+    seed: int,
+    fingerprint: Mapping[str, Any] | None,
+) -> tuple[list[Examples], dict[str, Any]]:
+    """Load a number of examples, the same ones for the same seed.
+
+    Args:
+        text: Folder of CIFAR, or ``module:callable`` that returns batches or a data set; None for
+            the digits.
+        dataset: ``cifar10`` (also None) or ``cifar100``: what is in the folder.
+        part: ``train`` (also None) or ``test``; of a checkpoint's own images, ``train`` are those
+            it was trained on, without the held-out ones. Both are None for a function, whose
+            batches are taken as they come.
+        examples: How many, at most.
+        batch_size: In each batch.
+        seed: Chooses the images.
+        fingerprint: That of the checkpoint, to know what it takes and whether it saw this data.
+
+    Returns:
+        The batches, in float32 on the CPU, and facts for the record.
+
+    Raises:
+        ValueError: If there is no such data.
+    """
+    if text is not None and not os.path.exists(text) and _PYTHON.fullmatch(text):
+        for option, value in (("dataset", dataset), ("part", part)):
+            if value is not None:
+                raise ValueError(
+                    f"--{option} is for folders of images, and {text} is a function, whose batches "
+                    "are taken as they come; leave it out."
+                )
+        taken: Any = _call(text)
+        facts: dict[str, Any] = {"source": text}
+        try:
+            batches = own_batches(taken, examples, batch_size)
+        except Exception as error:  # what a stranger's function returns can fail in any way
+            raise ValueError(
+                f"{text} must return batches, pairs of inputs and a tensor of targets, got "
+                f"{type(taken).__name__} ({one_line(error)})."
+            ) from error
+    else:
+        part = part or "train"
+        images = _images(text, dataset, fingerprint)[part == "test"]
+        seen = None if fingerprint is None else images.fingerprint() in fingerprint.get("data", [])
+        if fingerprint is not None and seen and part == "train":
+            images, _ = hold_out(images, fingerprint["config"].get("validation", 0))
+        order = torch.randperm(len(images), generator=stream("examples", seed))
+        chosen = images.subset(order[:examples])
+        batches = list(Batches(chosen, min(batch_size, len(chosen)), shuffle=False))
+        facts = {"source": images.source, "part": part, "seen_in_training": seen}
+    facts["examples"] = sum(len(targets) for _, targets in batches)
+    if not facts["examples"]:
+        raise ValueError(f"{text} gave no examples; at least one is needed.")
+    return batches, facts
+
+
+def _from_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    state = _read_checkpoint(path)
+    fingerprint = state.get("fingerprint")
+    if not isinstance(fingerprint, dict) or "network" not in state:
+        raise ValueError(f"{path} is no checkpoint of `flatmin train`: it names no network.")
+    config = fingerprint["config"]
+    if config["model"] == "own":
+        raise ValueError(
+            f"{path} holds a network of your own: name the function that returns it, as in "
+            f"`flatmin measure module:callable --weights {path}`."
+        )
+    model = build_network(
+        config["model"], classes=len(fingerprint["classes"]), channels=_channels(fingerprint)
+    )
+    _fill(model, state["network"], f"{path} does not fit its own network")
+    facts = {
+        "source": str(path),
+        "step": state.get("place", {}).get("step"),
+        "training": config,
+        "fingerprint": fingerprint,
+    }
+    return model, facts
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        if not path.is_dir():
+            return load_checkpoint(path)
+        found = newest_checkpoint(path)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
+    if found is None:
+        raise ValueError(f"there is no checkpoint in {path}.")
+    return found[1]
+
+
+def _read_state(path: Path) -> Any:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a stranger's file can fail in any way
+        raise ValueError(
+            f"{path} cannot be read as a state dict: it is missing, damaged, or holds more than "
+            f"tensors and plain values ({type(error).__name__})."
+        ) from error
+    return state["network"] if isinstance(state, dict) and "fingerprint" in state else state
+
+
+def _fill(model: nn.Module, state: Any, problem: str) -> None:
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{problem}: {text[:300]}{'…' if len(text) > 300 else ''}") from error
+
+
+def _call(text: str) -> Any:
+    """Call the function that ``module:callable`` names, as if started in this folder."""
+    module, _, name = text.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # a stranger's module can fail in any way
+        raise ValueError(f"{text} cannot be imported: {one_line(error)}.") from error
+    try:
+        return function()
+    except Exception as error:
+        raise ValueError(
+            f"{text} failed when called without arguments: {one_line(error)}."
+        ) from error
+
+
+def _images(
+    text: str | None, dataset: str | None, fingerprint: Mapping[str, Any] | None
+) -> tuple[ImageSet, ImageSet]:
+    if text is not None:
+        return (load_cifar100 if dataset == "cifar100" else load_cifar10)(text)
+    if fingerprint is None:
+        return load_digits()
+    size = 32 if fingerprint["config"]["model"] == "cnn" else 8
+    return load_digits(size=size, channels=_channels(fingerprint))
+
+
+def _channels(fingerprint: Mapping[str, Any]) -> int:
+    """Channels of the images that a checkpoint's network takes: those of its first convolution."""
+    return next((shape[1] for shape in fingerprint["network"].values() if len(shape) == 4), 3)

@@ -1,0 +1,156 @@
+"""A network and data that have been brought together, ready to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flatmin.analysis.own_targets import fitting_loss
+from flatmin.objective import EmpiricalLoss
+from flatmin.objective._batches import Examples, Inputs, apply, arguments
+from flatmin.symmetry import Scalings, find_scalings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """What is measured: a network in the mode, precision and place to measure in, and data.
+
+    Attributes:
+        model: The network.
+        loss: Mean loss of a batch, from outputs and targets.
+        batches: The data.
+    """
+
+    model: nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor]
+    batches: list[Examples]
+
+    def objective(self, model: nn.Module | None = None) -> EmpiricalLoss:
+        """The loss of the network, or of a copy of it."""
+        return EmpiricalLoss(self.model if model is None else model, self.loss, self.batches)
+
+
+def fit(
+    model: nn.Module, batches: list[Examples], device: torch.device, dtype: torch.dtype
+) -> Subject:
+    """Bring network and data together, in eval mode, and try them.
+
+    Args:
+        model: The network; moved.
+        batches: Inputs, and targets: classes for cross-entropy, others for squared errors.
+        device: Where to measure.
+        dtype: In which floating type.
+
+    Returns:
+        What can be measured.
+
+    Raises:
+        ValueError: If the network does not take the data, or their targets.
+    """
+    # Batch normalization would mix examples, and dropout is another function at each call.
+    model.to(device, dtype).eval()
+
+    def moved(t: Tensor) -> Tensor:
+        return t.to(device, dtype if t.is_floating_point() else None)
+
+    placed = [(apply(moved, inputs), moved(targets)) for inputs, targets in batches]
+    sizes = [len(targets) for _, targets in placed]
+    if not sum(sizes):
+        raise ValueError("there must be at least one example, got none.")
+    by_shape = {_shapes(inputs): inputs for inputs, _ in reversed(placed)}
+    *_, outputs = (_outputs(model, inputs, dtype) for inputs in by_shape.values())
+    if outputs.ndim == 0 or len(outputs) != sizes[0]:
+        raise ValueError(
+            f"the network must return a row for each example, got the shape {list(outputs.shape)} "
+            f"for {sizes[0]} examples; give the examples in the first dimension."
+        )
+    loss, targets = fitting_loss(outputs, torch.cat([targets for _, targets in placed]))
+    inputs = [inputs for inputs, _ in placed]
+    return Subject(model, loss, list(zip(inputs, torch.split(targets, sizes), strict=True)))
+
+
+@contextmanager
+def made_in(dtype: torch.dtype) -> Iterator[None]:
+    """What a forward makes itself, such as the first state of a recurrence, gets this type too.
+
+    Args:
+        dtype: A floating type, that of the network and its inputs.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _shapes(inputs: Inputs) -> tuple[torch.Size, ...]:
+    """The shapes of one example."""
+    args, kwargs = arguments(inputs)
+    return tuple(t.shape[1:] for t in [*args, *kwargs.values()])
+
+
+def _outputs(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> Tensor:
+    """Try the network on a batch."""
+    outputs, error = _tried(model, inputs, dtype)
+    if error is not None:
+        args, kwargs = arguments(inputs)
+        shapes = ", ".join(str(list(t.shape)) for t in [*args, *kwargs.values()])
+        raise ValueError(
+            f"the network does not take these data, inputs of shape {shapes}: "
+            f"{one_line(error)}; {_remedy(model, inputs, dtype)}."
+        ) from error
+    if not isinstance(outputs, Tensor):
+        raise ValueError(
+            f"the network must return one tensor, got {type(outputs).__name__}; wrap it in a "
+            "module that returns the logits."
+        )
+    return outputs
+
+
+def _remedy(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> str:
+    """What makes the network take its inputs, found by trying."""
+    floating = apply(lambda t: t.to(dtype), inputs)
+    if _tried(model, floating, dtype)[1] is None:
+        return "integers are passed on as they are, so give these in floating point"
+    single = apply(lambda t: t.float() if t.is_floating_point() else t, inputs)
+    if _tried(model.float(), single, torch.float32)[1] is None:
+        return "it makes float32 numbers itself, so measure with --precision fp32"
+    return "name others with --data"
+
+
+def _tried(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> tuple[Any, Exception | None]:
+    args, kwargs = arguments(inputs)
+    try:
+        with torch.no_grad(), made_in(dtype):
+            return model(*args, **kwargs), None
+    except Exception as error:  # a stranger's network can fail in any way
+        return None, error
+
+
+def scalings_of(subject: Subject) -> tuple[Scalings | None, str | None]:
+    """What may be rescaled, or why that is not known."""
+    inputs = subject.batches[0][0]
+    if isinstance(inputs, dict):
+        return None, "the network takes keyword arguments, which are not traced"
+    try:
+        found = find_scalings(
+            subject.model, inputs if isinstance(inputs, torch.Tensor) else tuple(inputs)
+        )
+    except ValueError as error:
+        return None, " ".join(str(error).split())
+    if not found.groups:
+        stops = "; ".join(f"{stop.layer}: {stop.reason}" for stop in found.stopped)
+        return None, f"nothing in this network may be rescaled ({stops})"
+    return found, None
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong in code or files of others, short enough for a sentence."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text[:200]}{'…' if len(text) > 200 else ''}"

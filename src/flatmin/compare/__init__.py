@@ -1,0 +1,1 @@
+"""Arms compared on the same starts and batches: search, runs, pairing, statistics, verdict."""

@@ -1,0 +1,145 @@
+"""The sentences of the report's section II, and the comparisons that each becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from flatmin.experiments.toy._conditions import Condition, View
+
+FAR = 60.0  # "high variances": from here to the end of the axis, for each training variance
+
+
+Sentence = Callable[[View], Iterator[Condition]]
+
+
+def adam_is_worst_far_off(view: View) -> Iterator[Condition]:
+    """Adam is above both, wherever the test variance is high."""
+    for variance in view.trained:
+        for test in view.between(FAR, 80):
+            yield view.below("SAM", "Adam", variance, test)
+            yield view.below("ASAM", "Adam", variance, test)
+
+
+def adam_is_best_at_first(view: View) -> Iterator[Condition]:
+    """Adam is best at test variance 1, below the training variance."""
+    for variance in view.trained:
+        if variance > 1:
+            yield from view.best("Adam", variance, [1.0])
+
+
+def asam_is_best_around(view: View) -> Iterator[Condition]:
+    """ASAM is best where the test variance is that of training."""
+    for variance in view.trained:
+        yield from view.best("ASAM", variance, [variance])
+
+
+def sam_is_best_in_the_end(view: View) -> Iterator[Condition]:
+    """SAM is best at the largest test variance."""
+    for variance in view.trained:
+        yield from view.best("SAM", variance, view.tested[-1:])
+
+
+def asam_beats_sam_around(view: View) -> Iterator[Condition]:
+    """ASAM is below SAM where the test variance is that of training."""
+    for variance in view.trained:
+        yield view.below("ASAM", "SAM", variance, variance)
+
+
+def sam_beats_asam_in_the_end(view: View) -> Iterator[Condition]:
+    """SAM is below ASAM at the largest test variance."""
+    for variance in view.trained:
+        yield view.below("SAM", "ASAM", variance, view.tested[-1])
+
+
+def best_of_15(name: str, low: float, high: float) -> Sentence:
+    """One optimizer is best in a range, trained at variance 15."""
+
+    def conditions(view: View) -> Iterator[Condition]:
+        if 15.0 in view.trained:
+            yield from view.best(name, 15.0, view.between(low, high))
+
+    return conditions
+
+
+def sam_is_best_far_off_30(view: View) -> Iterator[Condition]:
+    """SAM is best at high test variances, trained at variance 30."""
+    if 30.0 in view.trained:
+        yield from view.best("SAM", 30.0, view.between(FAR, 80))
+
+
+def order_of_figure_5c(view: View) -> Iterator[Condition]:
+    """The order of the three curves of figure 5c at its left, in its middle and at its right."""
+    if 15.0 in view.trained:
+        for test, order in (
+            (1.0, "Adam ASAM SAM"),
+            (40.0, "ASAM Adam"),
+            (40.0, "SAM Adam"),
+            (79.0, "SAM ASAM Adam"),
+        ):
+            names = order.split()
+            for low, high in pairwise(names):
+                yield view.below(low, high, 15.0, test)
+
+
+FIGURE_5C = (
+    "Trained at 15 (fig. 5c), mean losses: Adam < ASAM < SAM at test variance 1; ASAM and SAM "
+    "below Adam at 40; SAM < ASAM < Adam at 79",
+    "0.29 < 0.32 < 0.55; 0.59, 0.61 < 0.69; 0.65 < 0.78 < 1.03 (its code, seed 0)",
+)
+SENTENCES: tuple[tuple[str, str, Sentence], ...] = (
+    (
+        "“Networks trained with ASAM and SAM generalize better than training with ADAM because, "
+        "for test datasets with high variances, the blue curve is always above”",
+        "always",
+        adam_is_worst_far_off,
+    ),
+    (
+        "“If we increase the variance of the test datasets (starting from 0), ADAM first gives the "
+        "lowest test errors”",
+        "all variances",
+        adam_is_best_at_first,
+    ),
+    (
+        "“When [they] reach values around the variance of the train dataset, ASAM becomes the best "
+        "method”",
+        "all variances",
+        asam_is_best_around,
+    ),
+    (
+        "“There is a point where SAM starts to give the lowest test errors and keeps giving the "
+        "lowest errors for all the variances after this point”",
+        "all variances",
+        sam_is_best_in_the_end,
+    ),
+    (
+        "“(σ² = 15), ASAM method gives the lowest test errors for test datasets with variances "
+        "from 5 to 40”",
+        "5 to 40",
+        best_of_15("ASAM", 5.0, 40.0),
+    ),
+    ("“After σ² = 40, SAM method gives the lowest”", "40 to 80", best_of_15("SAM", 40.5, 80.0)),
+    (
+        "“For variances below σ² = 5, ADAM gives the lowest test errors”",
+        "1 to 5",
+        best_of_15("Adam", 1.0, 4.5),
+    ),
+    (
+        "“(Figure 5e) SAM keeps giving the lowest test error for test datasets with high "
+        "variances”",
+        "trained at 30",
+        sam_is_best_far_off_30,
+    ),
+    (
+        "“ASAM generalizes better than SAM for datasets with variances […] around the variance of "
+        "the train dataset”",
+        "all variances",
+        asam_beats_sam_around,
+    ),
+    (
+        "“For test datasets with variances larger than this range of values, SAM generalizes "
+        "better”",
+        "all variances",
+        sam_beats_asam_in_the_end,
+    ),
+)

@@ -1,0 +1,162 @@
+"""The page of an item and the page of all items, made from stored records alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flatmin.record.blocks import (
+    Block,
+    Grid,
+    Heading,
+    Image,
+    Link,
+    Mark,
+    Paragraph,
+    html_page,
+    markdown,
+    written,
+)
+from flatmin.record.files import write_atomically
+from flatmin.record.item import Experiment, Item, Verdict
+from flatmin.record.store import read_record
+from flatmin.record.style import house_style
+
+_HEADER = ("claim", "in the report", "here", "verdict")
+
+
+def publish(item: Item, record: dict[str, Any], out: Path) -> list[Verdict]:
+    """Write ``<item>.png`` and ``<item>.md``.
+
+    Args:
+        item: The item.
+        record: Its stored record.
+        out: The output folder.
+
+    Returns:
+        The verdicts.
+    """
+    experiment = item.load()
+    with house_style():
+        image = io.BytesIO()
+        # No software version in the file: the same record gives the same picture.
+        experiment.draw(record).savefig(image, format="png", metadata={"Software": None})
+    verdicts = experiment.check(record)
+    page = markdown(_item_blocks(experiment, record, verdicts, level=1))
+    write_atomically(out / f"{item.name}.png", image.getvalue())
+    write_atomically(out / f"{item.name}.md", page)
+    return verdicts
+
+
+def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: str) -> list[str]:
+    """Write ``index.html`` and ``index.md``, and the figures and pages of the items anew.
+
+    Args:
+        items: All items, in the order of the page.
+        out: The folder with the records.
+        title: Title of the page.
+        about: What the items are of, a sentence without its end.
+
+    Returns:
+        A sentence for each record that cannot be used.
+    """
+    overview: list[list[object]] = []
+    sections: list[Block] = []
+    absent: list[str] = []
+    problems: list[str] = []
+    for name, item in items.items():
+        record = read_record(item, out)
+        if record is None:
+            absent.append(name)
+            if (out / f"{name}.json").exists():
+                problems.append(f"{name}.json is no complete record; compute it with --force.")
+            continue
+        try:
+            verdicts = publish(item, record, out)
+            blocks = _item_blocks(item.load(), record, verdicts, level=2)
+            rows = [[Link(name), v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts]
+            html_page(name, [Grid(("item", *_HEADER), rows), *blocks])  # whether it can be written
+        except Exception as error:  # what a record of another version holds can fail in any way
+            if isinstance(error, OSError):  # of the disk
+                raise
+            absent.append(name)
+            problems.append(does_not_fit(name, error))
+            continue
+        sections += blocks
+        overview += rows
+    head: list[Block] = [Heading(title, 1), Paragraph(_summary(overview, absent, about))]
+    if overview:
+        head += [Grid(("item", *_HEADER), overview)]
+    head += [Paragraph(f"**Not shown:** {problem}") for problem in problems]
+    write_atomically(out / "index.html", html_page(title, [*head, *sections]))
+    write_atomically(out / "index.md", markdown([*head, *sections]))
+    return problems
+
+
+def does_not_fit(name: str, error: Exception) -> str:
+    """Say that a stored record cannot be shown, and what to do."""
+    text = " ".join(str(error).split())
+    return (
+        f"{name}.json does not fit this version of flatmin ({type(error).__name__}: {text[:200]}); "
+        "compute it with --force."
+    )
+
+
+def count(verdicts: list[Verdict]) -> str:
+    """How many claims hold, in words."""
+    judged = [verdict.holds for verdict in verdicts if verdict.holds is not None]
+    rest = len(verdicts) - len(judged)
+    text = f"{sum(judged)} of {len(judged)} claims hold"
+    return f"{text}, {rest} not judged" if rest else text
+
+
+def _summary(overview: list[list[object]], absent: list[str], about: str) -> str:
+    marks = [cell for row in overview for cell in row if isinstance(cell, Mark)]
+    number = {kind: sum(m.kind == kind for m in marks) for kind in ("holds", "fails", "open")}
+    text = (
+        f"Of {len(marks)} claims, {number['holds']} hold here, {number['fails']} do not, and "
+        f"{number['open']} cannot be judged. {about}; every number of ours comes from the records "
+        "beside this page."
+    )
+    commands = ", ".join(f"`flatmin run {name}`" for name in absent)
+    return f"{text} Not computed yet: {commands}." if absent else text
+
+
+def _item_blocks(
+    experiment: Experiment, record: dict[str, Any], verdicts: list[Verdict], *, level: int
+) -> list[Block]:
+    name = record["item"]
+    notes = experiment.notes(record) if hasattr(experiment, "notes") else []
+    tables = experiment.tables(record) if hasattr(experiment, "tables") else []
+    answers = [experiment.answer(record)] if hasattr(experiment, "answer") else []
+    rows = [[v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts]
+    return [
+        Heading(f"{name}: {record['title']}", level, anchor=name),
+        Paragraph(f"**Claim.** {record['claim']}"),
+        *(Paragraph(f"**Answer.** {answer}") for answer in answers),
+        Paragraph(_mode(record)),
+        *([Grid(_HEADER, rows)] if rows else []),
+        Image(f"{name}.png", record["title"]),
+        *map(Paragraph, notes),
+        *(Grid(table.header, table.rows, table.title) for table in tables),
+        Grid(("option", "value"), list(record["config"].items()), "Options", folded=True),
+        Grid(("", ""), _origin(record["provenance"]), "Where this comes from", folded=True),
+    ]
+
+
+def _mode(record: dict[str, Any]) -> str:
+    text = "Computed at FULL"
+    if record["mode"] == "QUICK":
+        text = "Computed at **QUICK**: small enough to try out, too small to quote"
+    changed = [f"`{name}={written(record['config'][name])}`" for name in record["changed"]]
+    return f"{text}, with {', '.join(changed)}." if changed else f"{text}."
+
+
+def _origin(provenance: dict[str, Any]) -> list[tuple[str, object]]:
+    rows = dict(provenance)
+    state = {True: ", with changes that are in no commit", False: "", None: ""}
+    rows["commit"] = f"{rows['commit']}{state[rows.pop('dirty', None)]}"
+    rows["command"] = f"`{rows['command']}`"
+    return [(key, value) for key, value in rows.items() if value is not None]

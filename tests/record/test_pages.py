@@ -1,0 +1,141 @@
+"""Pages say what the record says, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+from pathlib import Path
+
+import pytest
+
+from flatmin.experiments import ABOUT, TITLE, discover
+from flatmin.record.blocks import Grid, Heading, Link, Mark, Paragraph, html_page, markdown, written
+from flatmin.record.page import count, publish, publish_index
+from flatmin.record.store import read_record, run_item
+
+
+@pytest.fixture
+def out(two_items: None, tmp_path: Path) -> Path:
+    item = discover()["fig90"]
+    run_item(item, item.load().QUICK, "QUICK", tmp_path)
+    return tmp_path
+
+
+class Outline(html.parser.HTMLParser):
+    """Tags that are open, links and images of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("href", "src"):
+                self.links.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_of_an_item(out: Path) -> None:
+    item = discover()["fig90"]
+    record = read_record(item, out)
+    assert record is not None
+    verdicts = publish(item, record, out)
+    assert count(verdicts) == "1 of 2 claims hold, 1 not judged"
+    page = (out / "fig90.md").read_text()
+    assert page.startswith("# fig90: A made-up item\n\n**Claim.** Two and two is four.\n")
+    assert "**QUICK**" in page
+    assert "| 2 + 2 = 4 | 4 \\| four | 4 | ✓ holds |" in page
+    assert "| it is nice |  | no taste here | – not judged |" in page
+    assert "![A made-up item](fig90.png)" in page
+    assert "| 1.235 | x\\|y |\n| 1e-12 | – |" in page
+    assert (out / "fig90.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_record_gives_the_same_files(out: Path) -> None:
+    item = discover()["fig90"]
+    record = read_record(item, out)
+    assert record is not None
+    publish(item, record, out)
+    first = [(out / f"fig90.{kind}").read_bytes() for kind in ("png", "md")]
+    publish(item, record, out)
+    assert [(out / f"fig90.{kind}").read_bytes() for kind in ("png", "md")] == first
+
+
+def test_the_index_stands_alone(out: Path) -> None:
+    assert publish_index(discover(), out, title=TITLE, about=ABOUT) == []
+    outline = Outline((out / "index.html").read_text())
+    assert outline.open == []
+    assert {"#fig90", "fig90.png"} == set(outline.links)  # nothing from elsewhere
+    assert outline.ids == ["fig90"]
+    assert "Not computed yet: flatmin run table91." in outline.text
+    assert "it is <prime>" in outline.text
+    assert "Note that 2 < 4 & so on." in outline.text
+    page = (out / "index.md").read_text()
+    assert page.index("| item | claim |") < page.index("## fig90")
+    assert "| [fig90](fig90.md) | it is <prime> | yes | no | ✗ does not hold |" in page
+
+
+def test_changed_options_are_named(out: Path) -> None:
+    item = discover()["fig90"]
+    record = read_record(item, out)
+    assert record is not None
+    publish(item, record | {"mode": "FULL", "changed": ["seeds"]}, out)
+    assert "Computed at FULL, with `seeds=1`." in (out / "fig90.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "fig90.json is no complete record"),
+        (None, "fig90.json does not fit this version of flatmin (KeyError: 'sum')"),
+    ],
+)
+def test_records_that_cannot_be_used_are_named(out: Path, text: str | None, sentence: str) -> None:
+    path = out / "fig90.json"
+    if text is None:
+        record = json.loads(path.read_text())
+        del record["numbers"]["sum"]
+        text = json.dumps(record)
+    path.write_text(text)
+    (problem,) = publish_index(discover(), out, title=TITLE, about=ABOUT)
+    assert problem.startswith(sentence)
+    assert sentence in Outline((out / "index.html").read_text()).text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.1234567, "0.1235"), (1.5e-7, "1.5e-7"), (2.0, "2"), (True, "True"), (None, "–"),
+        ([1, 2.5], "1, 2.5"), (1e20, "1e20"), (3e5, "300,000"), (1.5e-12, "1.5e-12"),
+        ("as it is", "as it is"), (12345.6, "12,350"), (-3e-5, "-3e-5"),
+        (999.96, "1,000"), (1000, "1000"), (0.0, "0"),
+    ],
+)  # fmt: skip
+def test_values_are_written_for_readers(value: object, text: str) -> None:
+    assert written(value) == text
+
+
+def test_blocks_are_escaped() -> None:
+    blocks = [
+        Heading("a < b", 2, "x"),
+        Paragraph("`a<b` **c & d**"),
+        Grid(("h",), [[Mark(True)], [Link("i")]]),
+    ]
+    page = html_page("t & u", blocks)
+    assert '<h2 id="x">a &lt; b</h2>' in page
+    assert "<code>a&lt;b</code> <strong>c &amp; d</strong>" in page
+    assert "<title>t &amp; u</title>" in page
+    assert markdown(blocks[:1]) == "## a < b\n"
