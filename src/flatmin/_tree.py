@@ -81,6 +81,20 @@ def dot(tree: Params, other: Params) -> Tensor:
     return torch.stack(terms).sum()
 
 
+def clip(t: Tensor, bound: Coefficient) -> Tensor:
+    """Bring each number to the size of a bound, if it is larger; of complex ones the modulus."""
+    most = torch.as_tensor(expand(bound, t), dtype=t.real.dtype, device=t.device)
+    if t.is_complex():
+        return torch.where(t.abs() > most, t.sgn() * most, t)
+    return torch.clamp(t, -most, most)
+
+
+def or_one(divisor: Tensor) -> Tensor:
+    """Ones where nothing can be divided by."""
+    usable = (divisor > 0) & divisor.isfinite()
+    return torch.where(usable, divisor, torch.ones_like(divisor))
+
+
 def norm(tree: Params, order: float, leading: int = 0) -> Tensor:
     """Norm of all numbers together: scalar, or one per member where ``leading`` is 1.
 
@@ -158,8 +172,7 @@ def _relative_norm(t: Tensor, order: float) -> Tensor:
     """The same, relative to the largest number, so that no power vanishes or overflows."""
     largest = t.abs().amax(dim=-1, keepdim=True)
     usable = (largest > 0) & largest.isfinite()
-    relative = t / torch.where(usable, largest, torch.ones_like(largest))
-    norm: Tensor = torch.linalg.vector_norm(relative, order, dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(t / or_one(largest), order, dim=-1)
     return torch.where(usable.squeeze(-1), norm * largest.squeeze(-1), norm)
 
 

@@ -99,9 +99,7 @@ class Ball:
         return tree.careful_norm(v, self.dual_order, tree.leading(self.rho)) * self.rho
 
     def plain_support(self, params: Params, grad: Params) -> Tensor:
-        """What ``support`` gives, but where squares vanish or overflow.
-
-        For callers that may not wait for the result, or look at it themselves.
+        """What ``support`` gives, but where squares vanish or overflow: that takes a look at it.
 
         Args:
             params: The point ``w``, or a piece of it.
@@ -132,12 +130,7 @@ class Ball:
         return self.shift_of(params, grad, self.support(params, grad))
 
     def shift_of(self, params: Params, grad: Params, support: Tensor) -> dict[str, Tensor]:
-        """The shift, for callers that know the support.
-
-        Args:
-            params: The point ``w``.
-            grad: The gradient there.
-            support: What ``support`` gives, or ``plain_support``.
+        """The shift, for callers that know the support: that of ``support`` or ``plain_support``.
 
         Returns:
             The shift, in parameter units, over the names of ``grad``.
@@ -167,7 +160,7 @@ class Ball:
             v = tree.tree_map(lambda t: self._peaks(t, support), v)
         elif self.p != 2.0:
             # Relative to the norm: a large power of a small number would vanish.
-            v = tree.divide(v, _or_one(support / self.rho))
+            v = tree.divide(v, tree.or_one(support / self.rho))
             v = tree.tree_map(lambda t: t.sgn() * t.abs().pow(self.dual_order - 1.0), v)
         return tree.times(factors, v, spend=True)
 
@@ -208,8 +201,7 @@ class Ball:
     def project(self, u: Params) -> dict[str, Tensor]:
         """Bring ``u`` into the ball of radius rho, in the coordinates where T is one.
 
-        The nearest point for p = 2 (shorten) and p = ∞ (clip); for other orders ``u`` is shortened
-        too, which keeps its direction.
+        The nearest point for p = 2 and p = ∞; for other orders ``u`` is shortened.
 
         Args:
             u: The vector.
@@ -218,7 +210,7 @@ class Ball:
             A vector of p-norm at most rho.
         """
         if self.p == math.inf:
-            return tree.tree_map(lambda t: self._clip(t), u)
+            return tree.tree_map(lambda t: tree.clip(t, self.rho), u)
         length = tree.careful_norm(u, self.p, tree.leading(self.rho))
         ratio = self.rho / torch.where(length > 0, length, torch.ones_like(length))
         return tree.scale(u, torch.where(length > self.rho, ratio, torch.ones_like(length)))
@@ -227,9 +219,8 @@ class Ball:
         r"""A shift drawn uniformly from the ball.
 
         With x_i of density ∝ exp(−\|x\|^p) and y exponential, x / (Σ\|x_i\|^p + y)^{1/p} is uniform
-        in the unit ball; of complex numbers the modulus counts. ``u`` is drawn without regard to
-        ``params``: under one generator state, a network and its rescaled copy get corresponding
-        shifts.
+        in the unit ball; of complex numbers the modulus counts. Under one generator state a network
+        and its rescaled copy get corresponding shifts.
 
         Args:
             params: The point ``w``.
@@ -257,16 +248,3 @@ class Ball:
         """Signs of the coordinates that attain the maximum, zero elsewhere."""
         largest = tree.expand(support, t) / tree.expand(self.rho, t)
         return t.sgn() * (t.abs() >= largest * (1.0 - 4.0 * torch.finfo(t.dtype).eps))
-
-    def _clip(self, t: Tensor) -> Tensor:
-        bound = torch.as_tensor(tree.expand(self.rho, t), dtype=t.real.dtype, device=t.device)
-        if t.is_complex():
-            size = t.abs()
-            return torch.where(size > bound, t.sgn() * bound, t)
-        return torch.clamp(t, -bound, bound)
-
-
-def _or_one(divisor: Tensor) -> Tensor:
-    # Where the support is zero or the ball is, so is the shift, whatever it is divided by.
-    usable = (divisor > 0) & divisor.isfinite()
-    return torch.where(usable, divisor, torch.ones_like(divisor))
