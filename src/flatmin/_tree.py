@@ -136,8 +136,8 @@ def combine(norms: Iterable[Tensor], order: float, *, careful: bool = False) -> 
     home = parts[0].device
     if any(part.device != home for part in parts):
         parts = [part.to(home) for part in parts]
-    stack = torch.stack(parts, dim=-1)
-    return _relative_norm(stack, order) if careful else _norm(stack, order)
+    stack = torch.stack(parts)
+    return _relative_norm(stack, order, 0) if careful else _norm(stack, order, 0)
 
 
 def times(factors: Params, vector: Params, *, spend: bool = False) -> dict[str, Tensor]:
@@ -160,20 +160,20 @@ def _flat(t: Tensor, leading: int) -> Tensor:
     return t.unsqueeze(-1).flatten(leading)  # a scalar is one number
 
 
-def _norm(t: Tensor, order: float) -> Tensor:
-    """Norm over the last dimension."""
+def _norm(t: Tensor, order: float, dim: int = -1) -> Tensor:
+    """Norm over one dimension."""
     if order not in _PLAIN:
-        return _relative_norm(t, order)
-    norm: Tensor = torch.linalg.vector_norm(t, order, dim=-1)
+        return _relative_norm(t, order, dim)
+    norm: Tensor = torch.linalg.vector_norm(t, order, dim=dim)
     return norm
 
 
-def _relative_norm(t: Tensor, order: float) -> Tensor:
+def _relative_norm(t: Tensor, order: float, dim: int = -1) -> Tensor:
     """The same, relative to the largest number, so that no power vanishes or overflows."""
-    largest = t.abs().amax(dim=-1, keepdim=True)
+    largest = t.abs().amax(dim=dim, keepdim=True)
     usable = (largest > 0) & largest.isfinite()
-    norm: Tensor = torch.linalg.vector_norm(t / or_one(largest), order, dim=-1)
-    return torch.where(usable.squeeze(-1), norm * largest.squeeze(-1), norm)
+    norm: Tensor = torch.linalg.vector_norm(t / or_one(largest), order, dim=dim)
+    return torch.where(usable.squeeze(dim), norm * largest.squeeze(dim), norm)
 
 
 def _list(tree: Params) -> list[Tensor]:
