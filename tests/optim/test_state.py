@@ -331,3 +331,18 @@ def test_a_call_that_no_backward_can_reach_is_forgotten() -> None:
     assert not optimizer._replay._used
     model(DATA[0][0]).sum().backward()
     assert len(optimizer._replay._used) == 1
+
+
+def test_a_model_that_the_loop_does_not_call_is_told_of() -> None:
+    """A Lightning module, say, whose ``training_step`` calls the network inside it."""
+    outer = nn.Sequential(nn.Linear(4, 3))
+    optimizer = build("SAM", "SGD", outer, model=outer)
+    x, y = DATA[0]
+    with pytest.warns(RuntimeWarning, match="the first pass did not call it") as caught:
+        for _ in range(2):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(outer[0](x), y).backward()
+            with optimizer.perturbed():
+                nn.functional.cross_entropy(outer[0](x), y).backward()
+            optimizer.step()
+    assert len(caught) == 1

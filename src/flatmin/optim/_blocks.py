@@ -213,6 +213,11 @@ class Blocks(Variant, ABC):
                 "perturbed() found no gradient to climb along, so its body ran at the weights; "
                 "make the first pass before the block, and clear gradients only before that."
             )
+        if made and given and self._replay and not self._replay.seen:
+            visit.tell(
+                "model= was given, but the first pass did not call it, so the second one had other "
+                "dropout masks and another state; give the module that the loop calls."
+            )
         if visit.parts is not None:
             gradients.set_aside(self.param_groups, visit.parts)
         else:

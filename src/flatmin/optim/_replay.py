@@ -49,6 +49,7 @@ class Replay:
     def __init__(self, model: nn.Module) -> None:
         """Attach to ``model`` for as long as this object lives."""
         self.model = model
+        self.seen = False  # whether the last first pass went through the model
         self._used: list[_Call] = []
         self._begun: _Call | None = None
         self._second: Iterator[_Call] | None = None
@@ -63,6 +64,7 @@ class Replay:
     def second_pass(self) -> Iterator[None]:
         """Replay inside; afterwards state and random numbers are those of before."""
         calls = sorted(self._used, key=lambda call: call.number)
+        self.seen = bool(calls)
         random, state = Random(self.model), State(self.model)
         try:
             if calls:
