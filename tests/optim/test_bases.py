@@ -30,7 +30,7 @@ def train(optimizer: Any, model: nn.Module, steps: int = 4) -> dict[str, Any]:
     for _ in range(steps):
         optimizer.zero_grad()
         loss_of(model).backward()
-        if isinstance(optimizer, SAM):
+        if hasattr(optimizer, "perturbed"):
             with optimizer.perturbed():
                 loss_of(model).backward()
         optimizer.step()
@@ -252,3 +252,27 @@ def test_the_state_of_a_bare_base_comes_in_before_the_wrapper() -> None:
     fresh.load_state_dict(model.state_dict())
     resumed = train(SAM(other, rho=0.1), fresh)
     assert same(resumed, train(SAM(base, rho=0.1), model))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_distributed_checkpoint_of_the_wrapper(variant: str) -> None:
+    """To see what the state is it steps with zeros, which is no step without a block."""
+    from torch.distributed.checkpoint import state_dict as dcp
+
+    options = dcp.StateDictOptions(flatten_optimizer_state_dict=True)
+    ends = []
+    for resumed in (False, True):
+        model = network()
+        optimizer = VARIANTS[variant](torch.optim.Adam(model.named_parameters(), lr=0.1))
+        train(optimizer, model, 2)
+        if resumed:
+            record = copy.deepcopy(dcp.get_optimizer_state_dict(model, optimizer, options=options))
+            fresh = network()
+            fresh.load_state_dict(model.state_dict())
+            model, optimizer = (
+                fresh,
+                VARIANTS[variant](torch.optim.Adam(fresh.named_parameters(), lr=0.1)),
+            )
+            dcp.set_optimizer_state_dict(model, optimizer, record, options=options)
+        ends.append(train(optimizer, model, 2))
+    assert same(*ends)

@@ -26,6 +26,12 @@ def any_in(groups: Groups) -> bool:
     return any(p.grad is not None for p in parameters(groups))
 
 
+def is_anything(grad: Tensor) -> bool:
+    """Whether any number of a gradient is not zero."""
+    values = grad.coalesce().values() if grad.is_sparse else _sharded.local(grad)
+    return bool(torch.count_nonzero(values.detach()))
+
+
 def drop(groups: Groups) -> None:
     """Clear the gradients, whatever a base understands by ``zero_grad``."""
     for p in parameters(groups):

@@ -92,7 +92,7 @@ class Perturbed(Blocks):
                 "leave the block first."
             )
         loss = self._evaluate(closure) if closure is not None else None
-        if not visit.ever and self.due and gradients.any_in(self.param_groups):
+        if not visit.ever and self.due and self._has_learned():
             visit.tell(
                 f"{type(self).__name__} has never been in perturbed(): this is a step of its base "
                 "alone. Make the second pass in `with optimizer.perturbed():`, or give step() a "
@@ -135,6 +135,11 @@ class Perturbed(Blocks):
         visit.forget()
         if self._replay:
             self._replay.forget()
+
+    def _has_learned(self) -> bool:
+        """Whether a backward has been; checkpoints step with zeros to see what the state is."""
+        params = gradients.parameters(self.param_groups)
+        return any(p.grad is not None and gradients.is_anything(p.grad) for p in params)
 
     def _count(self) -> None:
         for group in self.param_groups if self.when is not None else ():

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from flatmin.optim._gradients import is_anything
 from flatmin.optim._report import StepReport
 
 
@@ -33,7 +33,7 @@ class Probe:
 
     def __call__(self, _: Tensor) -> None:
         earlier = self.param.grad if self.param is not None else None
-        self.added = earlier is not None and _is_anything(earlier)
+        self.added = earlier is not None and is_anything(earlier)
         if not self.added:  # else it may yet be cleared before the next one comes
             self.close()
 
@@ -118,8 +118,3 @@ class Visit:
         if sentence not in self.told:
             self.told.add(sentence)
             warnings.warn(sentence, RuntimeWarning, stacklevel=3)
-
-
-def _is_anything(grad: Tensor) -> bool:
-    values = grad.coalesce().values() if grad.is_sparse else grad
-    return bool(torch.count_nonzero(values.detach()))
