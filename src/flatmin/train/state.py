@@ -160,7 +160,7 @@ class State:
 
     def _images_per_epoch(self) -> int:
         most = len(self.batches) * self.config.batch_size
-        return min(most, len(self.batches.image_set))
+        return min(most, len(self.batches.data))
 
     def running_loss(self) -> float:
         """Mean loss of this epoch's batches so far; ``Diverged`` if one was not finite."""
