@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from small_runs import image_set
+from small_runs import KINDS, image_set
 
 from flatmin.train import Interrupted, TrainConfig, load_checkpoint, newest_checkpoint, train
 from flatmin.train.distributed import join
@@ -45,6 +45,32 @@ RUNS = {
     for minimizer, optimizer in (("none", "sgd"), ("sam", "adam"), ("asam", "sgd"))
 }
 
+# Without statistics of a process's own, and with the same dropout for whoever has which examples.
+OTHERS = {
+    f"{kind}-{parallel}": (
+        config(
+            model="own",
+            minimizer="asam",
+            rho=0.5,
+            optimizer="adam",
+            accumulation=pieces,
+        ),
+        parallel,
+    )
+    for parallel, pieces in (("ddp", 1), ("fsdp", 2))
+    for kind in KINDS
+    if kind != "images"
+}
+
+
+def still(kind: str) -> torch.nn.Module:
+    """A network of small runs that treats every example alike."""
+    network = KINDS[kind].network()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.Dropout):
+            module.eval()
+    return network
+
 
 def _member(rank: int, folder: Path, action: Callable[[int], None]) -> None:
     torch.set_num_threads(1)
@@ -68,6 +94,11 @@ def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def run_all(rank: int) -> None:
         for name, (chosen, parallel) in RUNS.items():
             train(chosen, DATA, out=folder / name, parallel=parallel)
+        for name, (chosen, parallel) in OTHERS.items():
+            kind = KINDS[name.partition("-")[0]]
+            network = still(name.partition("-")[0])
+            out = folder / name
+            train(chosen, kind.data, model=network, out=out, parallel=parallel, **kind.goal)
 
     in_two_processes(folder, run_all)
     return folder
@@ -89,6 +120,20 @@ def test_two_processes_equal_one(trained_by_two: Path, name: str) -> None:
     )
     files = sorted(path.name for path in (trained_by_two / name).iterdir())
     assert len(files) == 3  # two checkpoints and one log: only one process writes
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_two_processes_equal_one_on_other_data(trained_by_two: Path, name: str) -> None:
+    kind = KINDS[name.partition("-")[0]]
+    network = still(name.partition("-")[0])
+    alone = train(OTHERS[name][0], kind.data, model=network, **kind.goal)
+    found = newest_checkpoint(trained_by_two / name)
+    assert found is not None
+    ours, history = alone.model.state_dict(), found[1]["history"][-1]
+    theirs = found[1]["network"]
+    assert max((ours[key] - value).abs().max() for key, value in theirs.items()) <= 1e-10
+    for field in ("running_loss", "test_loss", "test_metric" if kind.goal else "test_accuracy"):
+        assert history[field] == pytest.approx(getattr(alone.history[-1], field), abs=1e-9)
 
 
 def test_the_network_did_move(trained_by_two: Path) -> None:

@@ -40,7 +40,7 @@ class ModelOutput(OrderedDict[str, Any]):
         (lambda z: None, TypeError, "got a NoneType"),
         (lambda z: z.argmax(1), TypeError, r"real numbers, got torch.int64"),
         (lambda z: torch.complex(z, z), TypeError, r"got torch.complex64"),
-        (lambda z: z[:, 0], ValueError, r"shape \[10 images, 3 classes or more\], got \[10\]"),
+        (lambda z: z[:, 0], ValueError, r"shape \[10 examples, 3 classes or more\], got \[10\]"),
         (lambda z: z[:, :2], ValueError, r"got \[10, 2\]"),
         (lambda z: z[:5], ValueError, r"got \[5, 3\]"),
         (lambda z: z[:, :, None], ValueError, r"got \[10, 3, 1\]"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import DATA, config, image_set, same_weights, small
+from small_runs import DATA, KINDS, config, image_set, same_weights, small
 
 from flatmin.train import (
     CheckpointError,
@@ -60,18 +60,27 @@ def without_times(run: Trained) -> list[dict[str, Any]]:
     ],
     ids=lambda changes: "-".join(str(value) for value in changes.values()) or "sgd",
 )
-@pytest.mark.parametrize("step", [4, 6, 7])  # within an epoch, at its end, at the next beginning
+@pytest.mark.parametrize(
+    ("kind", "step"),  # within an epoch, at its end, at the next beginning
+    [
+        ("images", 4),
+        ("images", 6),
+        ("images", 7),
+        *((kind, 4) for kind in KINDS if kind != "images"),
+    ],
+)
 def test_resumed_equals_uninterrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], step: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], step: int, kind: str
 ) -> None:
-    whole = train(config(**changes), DATA, model=small())
+    data, goal, network = KINDS[kind].data, KINDS[kind].goal, KINDS[kind].network
+    whole = train(config(**changes), data, model=network(), **goal)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         stop_after(patch, step)
-        train(config(**changes), DATA, model=small(), out=tmp_path)
+        train(config(**changes), data, model=network(), out=tmp_path, **goal)
     found = newest_checkpoint(tmp_path)
     assert found is not None
     assert found[1]["place"]["step"] == step
-    rest = train(config(**changes), DATA, model=small(), out=tmp_path, resume=True)
+    rest = train(config(**changes), data, model=network(), out=tmp_path, resume=True, **goal)
     assert same_weights(whole.model, rest.model)
     assert without_times(whole) == without_times(rest)
     lines = [line["epoch"] for line in read_log(tmp_path / "log.jsonl") if line["event"] == "epoch"]
@@ -130,7 +139,7 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_images_are_refused(tmp_path: Path) -> None:
-    refused(tmp_path, "other images", data=(image_set(60, 2), DATA[1]))
+    refused(tmp_path, "other data", data=(image_set(60, 2), DATA[1]))
 
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,19 @@
-"""Batches cut, augmented and normalized on the device where the images live."""
+"""Batches of any data set, cut on the device where it lives."""
 
+import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from flatmin.data.augment import Augment, normalize
+from flatmin.data.augment import Augment
+from flatmin.data.data_set import DataSet
 from flatmin.data.image_set import ImageSet
 
 
 class Batches:
-    """Normalized batches of an image set; each iteration is one epoch.
+    """Batches of a data set, such as normalized images; each iteration is one epoch.
 
     All random choices of an epoch (order, crops, flips) are drawn when it begins, so the generator
     advances equally however many batches are taken, and an epoch can be entered in the middle:
@@ -19,15 +22,17 @@ class Batches:
     every device.
 
     Args:
-        image_set: The images, on the device where the batches are wanted. Read, never written.
-        batch_size: Images in a batch; the last one may be smaller.
+        data: The examples, on the device where the batches are wanted. Read, never written.
+        batch_size: Examples in a batch; the last one may be smaller.
         generator: Source of randomness, on the CPU; needed to shuffle or augment.
-        augment: What happens to the images before they are normalized; nothing by default.
+        augment: Whether examples are varied as their set says; of an image set, also the crops and
+            flips that take the place of its own.
         shuffle: Whether each epoch has its own order.
         drop_last: Whether to leave out a smaller last batch.
-        dtype: Floating type of the images.
+        dtype: Floating type of what is no integer.
 
     Raises:
+        TypeError: If crops and flips are given for what is no image set.
         ValueError: If ``batch_size`` is below one or leaves no batch at all, or the generator is
             missing or not on the CPU.
 
@@ -49,20 +54,21 @@ class Batches:
 
     def __init__(
         self,
-        image_set: ImageSet,
+        data: DataSet,
         batch_size: int,
         *,
         generator: torch.Generator | None = None,
-        augment: Augment | None = None,
+        augment: Augment | bool | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if batch_size < 1 or (drop_last and batch_size > len(image_set)):
+        if batch_size < 1 or (drop_last and batch_size > len(data)):
+            what = "images" if isinstance(data, ImageSet) else "examples"
             raise ValueError(
-                f"batch_size must lie between 1 and the {len(image_set)} images, got {batch_size}."
+                f"batch_size must lie between 1 and the {len(data)} {what}, got {batch_size}."
             )
-        if generator is None and (shuffle or augment is not None):
+        if generator is None and (shuffle or augment):
             raise ValueError(
                 "Shuffled or augmented batches need a generator: pass "
                 "generator=torch.Generator().manual_seed(0), or shuffle=False without augment."
@@ -72,52 +78,60 @@ class Batches:
                 "Batches draws on the CPU, so that a seed means the same batches on every device: "
                 f"pass a torch.Generator() instead of one on {generator.device}."
             )
-        self.image_set = image_set
+        if isinstance(augment, Augment):
+            if not isinstance(data, ImageSet):
+                raise TypeError(
+                    f"Crops and flips are for images, got a {type(data).__name__}; pass "
+                    "augment=True to vary its examples as it says."
+                )
+            data = dataclasses.replace(data, augment=augment)
+        self.data: DataSet = data
         self.batch_size = batch_size
         self.generator = generator
         self.augment = augment
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self._mean = torch.tensor(image_set.mean, dtype=dtype, device=image_set.device)
-        self._std = torch.tensor(image_set.std, dtype=dtype, device=image_set.device)
+        self.dtype = dtype
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.image_set), self.batch_size)
+        whole, rest = divmod(len(self.data), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         return self.epoch()
 
-    def epoch(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, start: int = 0) -> Iterator[tuple[Any, Tensor]]:
         """Draw an epoch's choices now, and go through its batches from ``start`` on.
 
         Args:
             start: Number of batches to leave out at the beginning.
 
         Returns:
-            An iterator over pairs of normalized images [B, C, H, W] and labels [B].
+            An iterator over pairs of inputs and targets; of images, normalized ones [B, C, H, W]
+            and labels [B].
 
         Raises:
             ValueError: If there are fewer than ``start`` batches.
         """
         if not 0 <= start <= len(self):
             raise ValueError(f"start must lie between 0 and {len(self)} batches, got {start}.")
-        count, device = len(self.image_set), self.image_set.device
+        count, device = len(self.data), self.data.device
         order = (
             torch.randperm(count, generator=self.generator) if self.shuffle else torch.arange(count)
         )
         choices = None
-        if self.augment is not None and self.generator is not None:
-            choices = self.augment.choose(count, generator=self.generator).to(device)
-        return self._batches(range(start, len(self)), order.to(device), choices)
+        if self.augment and self.generator is not None:
+            choices = self.data.choose(count, generator=self.generator)
+        return self._batches(
+            range(start, len(self)),
+            order.to(device),
+            choices.to(device) if choices is not None else None,
+        )
 
     def _batches(
         self, numbers: range, order: Tensor, choices: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Any, Tensor]]:
         for number in numbers:
             here = slice(number * self.batch_size, (number + 1) * self.batch_size)
-            images = self.image_set.images.index_select(0, order[here])
-            labels = self.image_set.labels.index_select(0, order[here])
-            if self.augment is not None and choices is not None:
-                images = self.augment(images, choices[here])
-            yield normalize(images, self._mean, self._std, dtype=self._mean.dtype), labels
+            chosen = choices[here] if choices is not None else None
+            yield self.data.batch(order[here], chosen, dtype=self.dtype)

@@ -4,9 +4,12 @@ import dataclasses
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from flatmin.data.augment import Augment, normalize
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +24,8 @@ class ImageSet:
         mean: Mean of each channel, in units where white is 1. A test set carries the constants of
             its training set.
         std: Standard deviation of each channel, in the same units.
+        augment: Crops and flips of the images that are trained on; None for none. Where a set is
+            evaluated, its images are as they are.
 
     Raises:
         TypeError: If the images are not uint8 or the labels not int64.
@@ -46,6 +51,7 @@ class ImageSet:
     source: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    augment: Augment | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.labels.dtype != torch.int64:
@@ -102,6 +108,27 @@ class ImageSet:
         digest.update(self.images.cpu().contiguous().numpy().data)
         digest.update(self.labels.cpu().contiguous().numpy().astype("<i8").data)
         return digest.hexdigest()
+
+    def settings(self) -> dict[str, Any]:
+        """Crops and flips, as plain values."""
+        varied = self.augment or Augment(0, flip=False)
+        return {"crop_padding": varied.crop_padding, "flip": varied.flip}
+
+    def choose(self, count: int, *, generator: torch.Generator) -> Tensor | None:
+        """Draw crops and flips for ``count`` images, if there are any."""
+        if self.augment is None or not (self.augment.crop_padding or self.augment.flip):
+            return None
+        return self.augment.choose(count, generator=generator)
+
+    def batch(
+        self, indices: Tensor, choices: Tensor | None, *, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Normalized images [B, C, H, W] in a floating type, and labels [B]."""
+        images = self.images.index_select(0, indices)
+        if self.augment is not None and choices is not None:
+            images = self.augment(images, choices)
+        labels = self.labels.index_select(0, indices)
+        return normalize(images, self.mean, self.std, dtype=dtype), labels
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

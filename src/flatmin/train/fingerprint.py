@@ -9,16 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flatmin.data import ImageSet
+from flatmin.data import DataSet, ImageSet
 from flatmin.train._own_network import switches
 from flatmin.train.config import TrainConfig
+from flatmin.train.goal import Goal
 
 # Raised whenever older checkpoints can no longer be continued bit for bit.
 FORMAT = 2
 
 
 def fingerprint(
-    config: TrainConfig, data: tuple[ImageSet, ImageSet], network: nn.Module, processes: int
+    config: TrainConfig,
+    data: tuple[DataSet, DataSet],
+    network: nn.Module,
+    goal: Goal,
+    processes: int,
 ) -> dict[str, Any]:
     """Describe a run by plain values.
 
@@ -26,6 +31,7 @@ def fingerprint(
         config: The configuration.
         data: Training and test set.
         network: The bare network, before it is spread over processes.
+        goal: Loss and metric.
         processes: How many train together.
 
     Returns:
@@ -41,7 +47,8 @@ def fingerprint(
             for name, value in network.state_dict().items()
         },
         "frozen": switches(network)["frozen"],
-        "classes": list(data[0].classes),
+        "classes": list(data[0].classes) if isinstance(data[0], ImageSet) else [],
+        **goal.describe(),
         "data": [part.fingerprint() for part in data],
         "processes": processes,
     }
@@ -80,6 +87,13 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
             f"{path} belongs to another run: {list_of}; resume with its configuration, or start "
             "in another folder."
         )
+    for name in ("loss", "metric"):
+        if saved.get(name) != own[name]:
+            raise ValueError(
+                f"{path} belongs to another run: {name} was {saved.get(name) or 'the usual one'} "
+                f"and is {own[name] or 'the usual one'}; resume with its {name}, or start in "
+                "another folder."
+            )
     if saved["classes"] != own["classes"]:
         raise ValueError(
             f"{path} was trained on {len(saved['classes'])} classes ({_few(saved['classes'])}), "
@@ -99,7 +113,7 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
         )
     if saved["data"] != own["data"]:
         raise ValueError(
-            f"{path} was trained on other images than these; name the data set it was trained on, "
+            f"{path} was trained on other data than these; name the data set it was trained on, "
             "or start in another folder."
         )
     if saved["processes"] != own["processes"]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Epoch:
     """One epoch of training.
 
-    Losses are means over images, in nats; accuracies are parts of one. What was not evaluated is
-    None.
+    All are means over examples: cross-entropy in nats, or the loss that was given; accuracies, as
+    parts of one, where targets are classes; the metric, where one was given, which then takes the
+    place of the accuracy. What was not evaluated is None.
 
     Attributes:
         epoch: Number of the epoch, from 1.
@@ -21,12 +22,16 @@ class Epoch:
         running_loss: Training loss on the batches as they were trained on (augmented, smoothed,
             with the weights of the moment).
         running_accuracy: Accuracy on the same.
-        train_loss: Cross-entropy on training images without augmentation, after the epoch.
+        running_metric: Metric on the same.
+        train_loss: Loss on training examples without augmentation, after the epoch.
         train_accuracy: Accuracy on the same.
-        validation_loss: Cross-entropy on the held-out part of the training set.
+        train_metric: Metric on the same.
+        validation_loss: Loss on the held-out part of the training set.
         validation_accuracy: Accuracy on the same.
-        test_loss: Cross-entropy on the test set.
+        validation_metric: Metric on the same.
+        test_loss: Loss on the test set.
         test_accuracy: Accuracy on the same.
+        test_metric: Metric on the same.
         seconds: Time spent in training steps, without evaluation and saving.
 
     Example:
@@ -42,7 +47,7 @@ class Epoch:
     gradients: int
     lr: float
     running_loss: float
-    running_accuracy: float
+    running_accuracy: float | None = None
     seconds: float
     train_loss: float | None = None
     train_accuracy: float | None = None
@@ -50,6 +55,10 @@ class Epoch:
     validation_accuracy: float | None = None
     test_loss: float | None = None
     test_accuracy: float | None = None
+    running_metric: float | None = None
+    train_metric: float | None = None
+    validation_metric: float | None = None
+    test_metric: float | None = None
 
     @property
     def gap(self) -> float | None:

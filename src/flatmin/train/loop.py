@@ -6,22 +6,25 @@ import platform
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
-from flatmin.data import ImageSet
+from flatmin.data import DataSet
+from flatmin.train._arguments import checked, fresh
 from flatmin.train._conditions import own_defaults, own_randomness
 from flatmin.train._own_network import check_network
 from flatmin.train._values import fitted
 from flatmin.train.config import TrainConfig
 from flatmin.train.distributed import PARALLEL, join
-from flatmin.train.evaluate import evaluate
+from flatmin.train.evaluate import measured
 from flatmin.train.fingerprint import fingerprint, plain
 from flatmin.train.folder import Folder
+from flatmin.train.goal import Measure
 from flatmin.train.history import Epoch
 from flatmin.train.log import Log
-from flatmin.train.networks import build_network
 from flatmin.train.packing import unpack
 from flatmin.train.parts import cut
 from flatmin.train.state import State
@@ -49,8 +52,10 @@ class Trained:
 
 def train(
     config: TrainConfig,
-    data: tuple[ImageSet, ImageSet],
+    data: tuple[DataSet | Dataset[Any], DataSet | Dataset[Any]],
     *,
+    loss: Measure | None = None,
+    metric: Measure | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     model: nn.Module | None = None,
@@ -70,7 +75,12 @@ def train(
 
     Args:
         config: What is trained and how.
-        data: Training and test set. The test set is evaluated and never chosen by.
+        data: Training and test set, each an ``ImageSet``, a ``TensorSet``, a map-style data set of
+            torch, or a ``DataSet`` of your own. The test set is evaluated and never chosen by.
+        loss: Outputs and targets of some examples to the mean of their losses; None for
+            cross-entropy. What is no mean over examples is refused, for it would depend on how a
+            batch is cut.
+        metric: The same of what is reported, which then takes the place of the accuracy.
         out: Folder for checkpoints and ``log.jsonl``; made if missing. None writes nothing.
         resume: Whether to continue from the newest sound checkpoint in ``out``; a finished run
             comes back at once, and an empty folder begins a new one.
@@ -106,7 +116,7 @@ def train(
         >>> run.history[0].step, run.history[0].gradients
         (2, 4)
     """
-    _check(config, data, model)
+    pair, goal = checked(config, data, model, loss, metric)
     counts = {"save_every": save_every, "keep": keep, "log_every": log_every}
     for name, value in counts.items():
         if value is not None and fitted(name, value, int) < 1:
@@ -120,12 +130,12 @@ def train(
         own_randomness(config.seed, team.device),
         own_defaults(config.dtype),
     ):
-        parts = cut(config, data, team)
-        network = model if model is not None else _fresh(config, data[0])
+        parts = cut(config, pair, team)
+        network = model if model is not None else fresh(config, pair[0])
         check_network(network, config.dtype)
         folder = Folder(
             Path(out) if out is not None else None,
-            lambda: fingerprint(config, data, network, team.size),
+            lambda: fingerprint(config, pair, network, goal, team.size),
             team,
             keep,
         )
@@ -138,7 +148,7 @@ def train(
         )
         # Signals wait for the end of a step from here on; before, they end the process as ever.
         with closing(log), told(log, config, folder.describe), listening() as stop:
-            state = State(config, parts.pop("batches"), network, team, parallel)
+            state = State(config, parts.pop("batches"), network, goal, team, parallel)
             folder.rehearse(state)
             if saved:
                 unpack(state, saved)
@@ -147,7 +157,8 @@ def train(
                 log.write(
                     "start",
                     config=plain(config),
-                    data=[part.source for part in data],
+                    data=[part.source for part in pair],
+                    **goal.describe(),
                     device=str(team.device),
                     processes=team.size,
                     threads=torch.get_num_threads(),
@@ -171,7 +182,7 @@ def train(
 
 def _run(
     state: State,
-    parts: dict[str, ImageSet],
+    parts: dict[str, DataSet],
     folder: Folder,
     log: Log,
     stop: Stop,
@@ -181,7 +192,7 @@ def _run(
 ) -> list[Epoch]:
     """Go on to the last epoch, and give the records of all."""
     config, team = state.config, state.team
-    log.begin(state.step, state.images_done, state.images_in_all)
+    log.begin(state.step, state.examples_done, state.examples_in_all)
     while state.epoch < config.epochs:
         batches = state.rest_of_epoch()
         while count := state.advance(batches):
@@ -196,43 +207,18 @@ def _run(
                 raise stop.interruption(state.step)
         state.running_loss()
         last = state.epoch + 1 == config.epochs
-        evaluations: dict[str, float] = {}
+        evaluations: dict[str, float | None] = {}
         if last or (state.epoch + 1) % config.evaluate_every == 0:
             team.align(state.network)
             for name, part in parts.items():
-                loss, accuracy = evaluate(state.model, part, config=config, team=team)
-                evaluations |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+                found = measured(state.model, part, state.goal, config, team)
+                evaluations |= state.goal.record(name, *found)
         log.epoch(state.close_epoch(evaluations))
         if last or _due(state, save_every):
             folder.save(state, log.flush)
     return state.history
 
 
-def _check(config: TrainConfig, data: object, model: nn.Module | None) -> None:
-    """Refuse what cannot be trained, or not on these data."""
-    if not isinstance(config, TrainConfig):
-        raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}.")
-    pair = data if isinstance(data, list | tuple) else [data]
-    if len(pair) != 2 or not all(isinstance(part, ImageSet) for part in pair):
-        kinds = ", ".join(type(part).__name__ for part in pair)
-        raise TypeError(f"data must be two ImageSets, to train on and to test on, got {kinds}.")
-    if not isinstance(model, nn.Module | None):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-    if (model is None) == (config.model == "own"):
-        raise ValueError(
-            f'model= and config.model="own" go together, but config.model is {config.model!r} and '
-            f"model is {'None' if model is None else 'given'}."
-        )
-
-
 def _due(state: State, save_every: int | None) -> bool:
     """Whether a checkpoint is to be written after this step."""
     return state.step % (save_every or len(state.batches)) == 0
-
-
-def _fresh(config: TrainConfig, train_set: ImageSet) -> nn.Module:
-    """A new network, from the seed alone: whatever the precision, it starts in single."""
-    with own_defaults(torch.float32):
-        return build_network(
-            config.model, classes=len(train_set.classes), channels=train_set.images.shape[1]
-        )

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatmin._types import Batch
-from flatmin.data import Augment, Batches, ImageSet
+from flatmin.data import Augment, Batches, DataSet, ImageSet
+from flatmin.objective._structure import map_tensors
 from flatmin.optim._perturbed import Perturbed
 from flatmin.train._own_network import prepare
 from flatmin.train.config import TrainConfig
 from flatmin.train.distributed import Team
 from flatmin.train.evaluate import forward
+from flatmin.train.goal import Goal
 from flatmin.train.history import Epoch
 from flatmin.train.optimizers import build_optimizer, learning_rate
 from flatmin.train.stops import Diverged
@@ -30,6 +30,7 @@ class State:
         config: What is trained and how.
         train_set: What it is trained on, on the team's device.
         network: The network; moved to the device and trained.
+        goal: What is made small, and what is reported.
         team: The processes that train together.
         parallel: How they share the network, ``ddp`` or ``fsdp``.
 
@@ -43,12 +44,13 @@ class State:
     def __init__(
         self,
         config: TrainConfig,
-        train_set: ImageSet,
+        train_set: DataSet,
         network: nn.Module,
+        goal: Goal,
         team: Team,
         parallel: str = "ddp",
     ) -> None:
-        self.config, self.team = config, team
+        self.config, self.team, self.goal = config, team, goal
         prepare(network, team.device, config.dtype)
         if config.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -65,13 +67,14 @@ class State:
             team.device.type, enabled=config.autocast is torch.float16
         )
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.classes = len(train_set.classes)
-        augments = config.crop_padding > 0 or config.flip
+        self.checked = False
+        crops = isinstance(train_set, ImageSet)
+        augments = not crops or config.crop_padding > 0 or config.flip
         self.batches = Batches(
             train_set,
             config.batch_size,
             generator=self.generator,
-            augment=Augment(config.crop_padding, config.flip) if augments else None,
+            augment=augments and (not crops or Augment(config.crop_padding, config.flip)),
             drop_last=config.drop_last,
             dtype=config.dtype,
         )
@@ -89,16 +92,16 @@ class State:
         """Whether no batch of the epoch is left."""
         return self.batch == len(self.batches)
 
-    def rest_of_epoch(self) -> Iterator[Batch]:
+    def rest_of_epoch(self) -> Iterator[Any]:
         """The batches of the current epoch that are still to come."""
         self.generator.set_state(self.order)
         return self.batches.epoch(start=self.batch)
 
-    def advance(self, batches: Iterator[Batch]) -> int | None:
+    def advance(self, batches: Iterator[Any]) -> int | None:
         """Take one step on the next batch.
 
         Returns:
-            The images in it, over all processes; None at the end of the epoch.
+            The examples in it, over all processes; None at the end of the epoch.
         """
         begin = time.perf_counter()
         batch = next(batches, None)
@@ -107,13 +110,13 @@ class State:
         lr = learning_rate(self.config, self.step, len(self.batches))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        images, labels = (self.team.share(part) for part in batch)
+        inputs, targets = map_tensors(self.team.share, batch)
         count = len(batch[1])
         self.optimizer.zero_grad()
-        self.totals += self._gradient(images, labels, count)
+        self.totals += self._gradient(inputs, targets, count)
         if isinstance(self.optimizer, Perturbed):
             with self.optimizer.perturbed():
-                self._gradient(images, labels, count)
+                self._gradient(inputs, targets, count)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
@@ -125,22 +128,26 @@ class State:
         self.seconds += time.perf_counter() - begin
         return count
 
-    def _gradient(self, images: Tensor, labels: Tensor, count: int) -> Tensor:
-        """Add the gradient of the batch's mean loss; give summed loss and number of right ones."""
+    def _gradient(self, inputs: Any, targets: Tensor, count: int) -> Tensor:
+        """Add the gradient of the batch's mean loss; give summed loss and summed metric."""
         pieces = self.config.accumulation
-        parts = zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True)
         totals = torch.zeros_like(self.totals)
-        for number, (inputs, targets) in enumerate(parts, start=1):
-            with self.team.exchange(self.shared, number == pieces):
-                logits = forward(self.model, inputs, self.config, self.classes)
-                smoothing = self.config.label_smoothing
-                loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+        for number in range(pieces):
+            own, wanted = map_tensors(
+                lambda t: t.tensor_split(pieces)[number],  # noqa: B023
+                (inputs, targets),
+            )
+            with self.team.exchange(self.shared, number + 1 == pieces):
+                outputs = forward(self.model, own, self.config)
+                self.goal.check(outputs, wanted, means=not self.checked)
+                loss = self.goal.loss_sum(outputs, wanted, self.config.label_smoothing)
                 # The exchange takes the mean over processes; the sum is wanted.
                 share = loss * (self.team.size / count)
                 self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 totals[0] += loss
-                totals[1] += (logits.argmax(dim=1) == targets).sum()
+                totals[1] += self.goal.metric_sum(outputs, wanted)
+        self.checked = True
         return totals
 
     @property
@@ -149,18 +156,18 @@ class State:
         return float(self.optimizer.param_groups[0]["lr"])
 
     @property
-    def images_in_all(self) -> int:
-        """Images of all epochs."""
-        return self.config.epochs * self._images_per_epoch()
+    def examples_in_all(self) -> int:
+        """Examples of all epochs."""
+        return self.config.epochs * self._examples_per_epoch()
 
     @property
-    def images_done(self) -> int:
-        """Images trained on."""
-        return self.epoch * self._images_per_epoch() + self.seen
+    def examples_done(self) -> int:
+        """Examples trained on."""
+        return self.epoch * self._examples_per_epoch() + self.seen
 
-    def _images_per_epoch(self) -> int:
+    def _examples_per_epoch(self) -> int:
         most = len(self.batches) * self.config.batch_size
-        return min(most, len(self.batches.image_set))
+        return min(most, len(self.batches.data))
 
     def running_loss(self) -> float:
         """Mean loss of this epoch's batches so far; ``Diverged`` if one was not finite."""
@@ -172,19 +179,18 @@ class State:
             )
         return loss
 
-    def close_epoch(self, evaluations: dict[str, float]) -> Epoch:
+    def close_epoch(self, evaluations: dict[str, float | None]) -> Epoch:
         """End the epoch and report it."""
-        loss, correct = (self.team.sum(self.totals) / max(self.seen, 1)).tolist()
+        loss, metric = (self.team.sum(self.totals) / max(self.seen, 1)).tolist()
         self.epoch += 1
         record = Epoch(
             epoch=self.epoch,
             step=self.step,
             gradients=self.gradients,
             lr=self.lr,
-            running_loss=loss,
-            running_accuracy=correct,
             seconds=self.seconds,
-            **evaluations,
+            **self.goal.record("running", loss, metric),  # type: ignore[arg-type]
+            **evaluations,  # type: ignore[arg-type]
         )
         self.history.append(record)
         self._begin_epoch()
