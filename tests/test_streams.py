@@ -37,6 +37,7 @@ BARE_SEEDS = {
     "experiments/scaling/_walk.py": "points and factors from one stream, one after the other",
     "experiments/scaling/fig2_logits.py": "which points are shown",
     "experiments/toy/fig6_toy_data.py": "points, nothing else is random",
+    "data/example_set.py": "an example's own draws; its numbers come from the run's generator",
     "data/digits.py": "scikit-learn's split, by another generator",
 }
 
