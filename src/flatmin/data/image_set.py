@@ -24,8 +24,8 @@ class ImageSet:
         mean: Mean of each channel, in units where white is 1. A test set carries the constants of
             its training set.
         std: Standard deviation of each channel, in the same units.
-        augment: Crops and flips of the images that are trained on; None for none. Where a set is
-            evaluated, its images are as they are.
+        augment: Crops and flips that ``Batches`` makes where it varies images; None for none.
+            ``train`` has its own, in its configuration.
 
     Raises:
         TypeError: If the images are not uint8 or the labels not int64.

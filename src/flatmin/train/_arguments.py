@@ -46,6 +46,11 @@ def checked(
             "out, and smooth in the loss."
         )
     train_set, test_set = as_data_set(pair[0]), as_data_set(pair[1])
+    if isinstance(train_set, ImageSet) and train_set.augment is not None:
+        raise ValueError(
+            "crops and flips of a run are those of its configuration (crop_padding, flip), and the "
+            "training set has some of its own; leave its augment out."
+        )
     return (train_set, test_set), Goal(loss, metric, classes_of(train_set))
 
 
