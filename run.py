@@ -85,7 +85,7 @@ def test(options: list[str]) -> int:
     """Run the tests, on all cores; a debugger needs to be alone."""
     every = ["-m", ""] if "--all" in options else []
     rest = [option for option in options if option != "--all"]
-    spread = [] if "--pdb" in rest else ["-n", "auto"]
+    spread = [] if "--pdb" in rest else ["-n", "auto", "--dist", "loadgroup"]
     return call("python", "-m", "pytest", *spread, *every, *rest, folder=ROOT)
 
 

@@ -63,7 +63,7 @@ def test_it_installs_once(bootstrap: Bootstrap) -> None:
     assert bootstrap.start("test") == 0
     assert bootstrap.installs == 1
     assert bootstrap.start("test") == 0
-    assert bootstrap.calls == [("python", "-m", "pytest", "-n", "auto")]
+    assert bootstrap.calls == [("python", "-m", "pytest", "-n", "auto", "--dist", "loadgroup")]
 
 
 def test_it_installs_again_in_place_when_the_versions_change(bootstrap: Bootstrap) -> None:
@@ -127,7 +127,9 @@ def test_reproduce_hands_on_the_exit_code(bootstrap: Bootstrap, code: int, calls
 def test_all_adds_the_slow_tests(bootstrap: Bootstrap) -> None:
     bootstrap.start("test")
     bootstrap.start("test", "--all", "-x")
-    assert bootstrap.calls == [("python", "-m", "pytest", "-n", "auto", "-m", "", "-x")]
+    assert bootstrap.calls == [
+        ("python", "-m", "pytest", "-n", "auto", "--dist", "loadgroup", "-m", "", "-x")
+    ]
 
 
 def test_check_runs_every_tool_though_one_fails(bootstrap: Bootstrap) -> None:
