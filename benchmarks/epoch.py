@@ -16,12 +16,13 @@ import argparse
 import json
 import platform
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from flatmin.data import ImageSet
+from flatmin.data import Augment, ImageSet
 from flatmin.train import TrainConfig, train
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "epoch"
@@ -39,7 +40,7 @@ def noise(count: int) -> ImageSet:
 
 
 def measure(model: str, optimizer: str, count: int, repeats: int, device: str) -> dict[str, Any]:
-    data = noise(count), noise(100)
+    data = replace(noise(count), augment=Augment()), noise(100)
     seconds: dict[str, list[float]] = {name: [] for name in MINIMIZERS}
     for turn in range(-1, repeats):
         for name in MINIMIZERS:

@@ -30,7 +30,6 @@ BARE_SEEDS = {
     "train/state.py": "order of batches; no order of few images says anything about a start",
     "train/parts.py": "what is held out, or evaluated: the same whatever the run's seed",
     "symmetry/evaluate.py": "random layers of a user's network, the same at each call",
-    "analysis/sources.py": "a user's function that makes a network, as documented",
     "experiments/images/_data.py": "which images a study takes, of more than it splits",
     "experiments/toy/_study.py": "starts; its numbers come from seed_for",
     "experiments/scaling/_rescaled_copies.py": "starts, points, factors: float32 and float64 draws",
@@ -38,6 +37,7 @@ BARE_SEEDS = {
     "experiments/scaling/fig2_logits.py": "which points are shown",
     "experiments/toy/fig6_toy_data.py": "points, nothing else is random",
     "data/example_set.py": "an example's own draws; its numbers come from the run's generator",
+    "train/named.py": "a user's function that makes a network, as documented",
     "data/digits.py": "scikit-learn's split, by another generator",
 }
 

@@ -167,7 +167,7 @@ def test_the_box_has_its_corners_on_the_edge() -> None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_set, test_set = load_digits()
     small = train_set.subset(torch.arange(64)), test_set.subset(torch.arange(16))
-    config = TrainConfig(model="wrn-10-1", epochs=1, batch_size=32, flip=False, crop_padding=0)
+    config = TrainConfig(model="wrn-10-1", epochs=1, batch_size=32)
     run = train(config, small, out=tmp_path_factory.mktemp("run"))
     assert run.checkpoint is not None
     return run.checkpoint

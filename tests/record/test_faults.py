@@ -244,8 +244,7 @@ DAMAGE: list[Callable[[str], str]] = [
 
 def test_a_damaged_kept_run_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = load(ImageOptions(images=40, test_images=20), "wrn-10-1")
-    changes: dict[str, Any] = {"flip": False, "crop_padding": 0, "evaluate_train": 0}
-    config = TrainConfig(model="wrn-10-1", epochs=1, batch_size=20, **changes)
+    config = TrainConfig(model="wrn-10-1", epochs=1, batch_size=20, evaluate_train=0)
     finished = train(config, data)
     trainings = []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from flatmin.data import ImageSet, TensorSet
+from flatmin.data import Augment, ImageSet, TensorSet
 from flatmin.train import TrainConfig
 
 
@@ -25,7 +25,7 @@ def image_set(count: int, seed: int, classes: int = 3, size: int = 8) -> ImageSe
     return ImageSet(images, labels, tuple("abcdefgh"[:classes]), "made up", (0.5,), (0.25,))
 
 
-DATA = (image_set(60, 0), image_set(20, 1))
+DATA = (replace(image_set(60, 0), augment=Augment(1)), image_set(20, 1))
 
 
 class Small(nn.Module):
@@ -54,8 +54,8 @@ def small(classes: int = 3) -> Small:
 
 
 def config(**changes: Any) -> TrainConfig:
-    """Two epochs of six steps, with shuffling, crops and flips."""
-    values = {"model": "own", "epochs": 2, "batch_size": 10, "crop_padding": 1, "lr": 0.05}
+    """Two epochs of six steps, with shuffling; the images are cropped and flipped too."""
+    values = {"model": "own", "epochs": 2, "batch_size": 10, "lr": 0.05}
     return TrainConfig(**{**values, **changes})
 
 

@@ -33,8 +33,8 @@ class Precision(enum.StrEnum):
         ({"lr": 1}, 1.0),
         ({"epochs": np.int64(3)}, 3),
         ({"epochs": torch.tensor(3)}, 3),
-        ({"flip": np.bool_(False)}, False),
-        ({"flip": torch.tensor(False)}, False),
+        ({"compile": np.bool_(False)}, False),
+        ({"compile": torch.tensor(False)}, False),
         ({"precision": np.str_("fp64")}, "fp64"),
         ({"precision": Precision.LOW}, "bf16"),
         ({"options": {"momentum": np.float32(0.5)}}, {"momentum": 0.5}),
@@ -57,7 +57,7 @@ def test_numbers_of_other_libraries_become_plain(values: dict[str, Any], expecte
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"flip": "false"}, "flip must be True or False, got the text 'false'"),
+        ({"compile": "false"}, "compile must be True or False, got the text 'false'"),
         ({"compile": 1}, "compile must be True or False, got 1"),
         ({"channels_last": None}, "channels_last must be True or False, got None"),
         ({"biases": "no", "minimizer": "asam"}, "biases must be True or False or None"),

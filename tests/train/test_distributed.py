@@ -8,6 +8,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import torch
 import torch.distributed as dist
 from small_runs import KINDS, image_set
 
+from flatmin.data import Augment
 from flatmin.train import Interrupted, TrainConfig, load_checkpoint, newest_checkpoint, train
 from flatmin.train.distributed import join
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]  # processes that import torch
 
 # 42 images in batches of 11, 11, 11 and 9: shares differ. Twenty steps in all.
-DATA = (image_set(42, 0, size=32), image_set(15, 1, size=32))
+DATA = (replace(image_set(42, 0, size=32), augment=Augment()), image_set(15, 1, size=32))
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -161,7 +163,7 @@ def test_stop_on_one_process_stops_all_and_resumes_with_the_same_bits(tmp_path: 
     chosen = TrainConfig(
         model="wrn-10-1", epochs=2, batch_size=16, minimizer="asam", optimizer="adam", lr=0.001
     )
-    data = (image_set(64, 0), image_set(16, 1))
+    data = (replace(image_set(64, 0), augment=Augment()), image_set(16, 1))
 
     def interrupted(rank: int) -> None:
         train(chosen, data, out=tmp_path / "whole", parallel="fsdp")

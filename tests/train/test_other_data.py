@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from flatmin import ASAM
-from flatmin.data import Augment, TensorSet, as_data_set, load_digits
-from flatmin.train import TrainConfig, evaluate, train
+from flatmin.data import TensorSet, as_data_set
+from flatmin.train import evaluate, train
 from flatmin.train.parts import hold_out
 
 OTHERS = [kind for kind in KINDS if kind != "images"]
@@ -216,11 +215,3 @@ def test_named_networks_and_smoothing_are_for_the_usual_data_and_loss() -> None:
         train(config(model="wrn-10-1"), TABLE)
     with pytest.raises(ValueError, match="label_smoothing belongs to the cross-entropy"):
         train(config(label_smoothing=0.1), DATA, model=small(), loss=F.cross_entropy)
-
-
-def test_crops_of_the_set_beside_those_of_the_run_are_refused() -> None:
-    """Neither would be ignored without a word."""
-    train_set, test_set = load_digits()
-    varied = dataclasses.replace(train_set, augment=Augment(1, flip=False))
-    with pytest.raises(ValueError, match="leave its augment out"):
-        train(TrainConfig(epochs=1), (varied, test_set))

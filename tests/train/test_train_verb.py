@@ -23,9 +23,10 @@ def test_trains_digits_and_finds_the_end_again(
     said = capsys.readouterr().out
     assert "test" in said
     assert str(newest_checkpoint(tmp_path)[0]) in said
-    config = next(read_log(tmp_path / "log.jsonl"))["config"]
+    first = next(read_log(tmp_path / "log.jsonl"))
+    config, settings = first["config"], first["settings"]
     assert (config["options"], config["lr"]) == ({"betas": [0.8, 0.9]}, 0.001)
-    assert (config["flip"], config["crop_padding"]) == (False, 0)  # digits
+    assert (settings["flip"], settings["crop_padding"]) == (False, 0)  # digits
     assert main([*words, "--resume"]) == 0
     assert capsys.readouterr().out == said
     assert main(words) == 2

@@ -21,8 +21,10 @@ from flatmin.train import (
     TrainConfig,
     Trained,
     checkpoints,
+    load_checkpoint,
     newest_checkpoint,
     read_log,
+    save_checkpoint,
     state,
     train,
 )
@@ -134,12 +136,34 @@ def test_other_parameters_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:
-    data = (image_set(60, 0, classes=4), image_set(20, 1, classes=4))
+    four = dataclasses.replace(DATA[0], classes=("a", "b", "c", "d"))
+    data = (four, image_set(20, 1, classes=4))
     refused(tmp_path, "3 classes .* the data have 4", data=data, network=small(4))
 
 
 def test_other_images_are_refused(tmp_path: Path) -> None:
-    refused(tmp_path, "other data", data=(image_set(60, 2), DATA[1]))
+    refused(tmp_path, "other data", data=(DATA[0].subset(torch.arange(60).flip(0)), DATA[1]))
+
+
+def test_other_crops_are_refused(tmp_path: Path) -> None:
+    data = (dataclasses.replace(DATA[0], augment=None), DATA[1])
+    refused(tmp_path, "crop_padding was 1 and is 0, flip was True and is False", data=data)
+
+
+def test_a_checkpoint_whose_configuration_held_the_crops_goes_on(tmp_path: Path) -> None:
+    whole = train(config(), DATA, model=small())
+    saved = train(config(), DATA, model=small(), out=tmp_path / "whole").checkpoint
+    assert saved is not None
+    half = checkpoints(tmp_path / "whole")[1]
+    state_then = load_checkpoint(half)
+    own = state_then["fingerprint"]
+    own["config"] |= own.pop("settings")
+    del own["loss"], own["metric"]
+    (tmp_path / "then").mkdir()
+    save_checkpoint(tmp_path / "then", 6, state_then)
+    with pytest.warns(RuntimeWarning, match="is not what the run wrote"):
+        rest = train(config(), DATA, model=small(), out=tmp_path / "then", resume=True)
+    assert same_weights(whole.model, rest.model)
 
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from flatmin._streams import stream
+from flatmin._streams import seed_for, stream
 from flatmin.analysis.own_batches import own_batches
-from flatmin.analysis.subject import one_line
 from flatmin.data import Batches, ImageSet, load_cifar10, load_cifar100, load_digits
 from flatmin.objective._batches import Examples
 from flatmin.train import CheckpointError, load_checkpoint, newest_checkpoint
+from flatmin.train.named import call, is_python, one_line
 from flatmin.train.networks import build_network
 from flatmin.train.parts import hold_out
-
-_PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -43,14 +38,12 @@ def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module,
         if weights is not None:
             raise ValueError(f"--weights goes with module:callable, but {text} has its own.")
         return _from_checkpoint(Path(text))
-    if not _PYTHON.fullmatch(text):
+    if not is_python(text):
         raise ValueError(
             f"there is no checkpoint {text}; name a file or folder of `flatmin train`, or a "
             "function that returns a network as module:callable."
         )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = _call(text)
+    model = call(text, seed)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{text} must return a torch.nn.Module, got {type(model).__name__}.")
     facts: dict[str, Any] = {"source": text, "weights": str(weights) if weights else None}
@@ -89,14 +82,14 @@ def load_batches(
     Raises:
         ValueError: If there is no such data.
     """
-    if text is not None and not os.path.exists(text) and _PYTHON.fullmatch(text):
+    if text is not None and is_python(text):
         for option, value in (("dataset", dataset), ("part", part)):
             if value is not None:
                 raise ValueError(
                     f"--{option} is for folders of images, and {text} is a function, whose batches "
                     "are taken as they come; leave it out."
                 )
-        taken: Any = _call(text)
+        taken: Any = call(text, seed_for("a function's examples", seed))
         facts: dict[str, Any] = {"source": text}
         try:
             batches = own_batches(taken, examples, batch_size)
@@ -174,23 +167,6 @@ def _fill(model: nn.Module, state: Any, problem: str) -> None:
     except (RuntimeError, TypeError, AttributeError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{problem}: {text[:300]}{'…' if len(text) > 300 else ''}") from error
-
-
-def _call(text: str) -> Any:
-    """Call the function that ``module:callable`` names, as if started in this folder."""
-    module, _, name = text.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # a stranger's module can fail in any way
-        raise ValueError(f"{text} cannot be imported: {one_line(error)}.") from error
-    try:
-        return function()
-    except Exception as error:
-        raise ValueError(
-            f"{text} failed when called without arguments: {one_line(error)}."
-        ) from error
 
 
 def _images(

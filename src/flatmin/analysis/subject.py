@@ -14,6 +14,7 @@ from flatmin.analysis.own_targets import fitting_loss
 from flatmin.objective import EmpiricalLoss
 from flatmin.objective._batches import Examples, Inputs, apply, arguments
 from flatmin.symmetry import Scalings, find_scalings
+from flatmin.train.named import one_line
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,9 +149,3 @@ def scalings_of(subject: Subject) -> tuple[Scalings | None, str | None]:
         stops = "; ".join(f"{stop.layer}: {stop.reason}" for stop in found.stopped)
         return None, f"nothing in this network may be rescaled ({stops})"
     return found, None
-
-
-def one_line(error: Exception) -> str:
-    """What went wrong in code or files of others, short enough for a sentence."""
-    text = " ".join(str(error).split()).rstrip(".")
-    return f"{type(error).__name__}: {text[:200]}{'…' if len(text) > 200 else ''}"

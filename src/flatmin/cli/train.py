@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from flatmin import cli
-from flatmin.data import ImageSet, load_cifar10, load_cifar100, load_digits, load_image_folder
+from flatmin._streams import seed_for
+from flatmin.data import (
+    Augment,
+    ImageSet,
+    load_cifar10,
+    load_cifar100,
+    load_digits,
+    load_image_folder,
+)
 from flatmin.record.options import configure, option_names
 from flatmin.train import (
     CheckpointError,
@@ -25,8 +33,11 @@ from flatmin.train import (
     train,
 )
 from flatmin.train.distributed import PARALLEL
+from flatmin.train.named import call, is_python, named
 
 _CIFAR = {"cifar10": load_cifar10, "cifar100": load_cifar100}
+# Settings of image sets that can be set beside the configuration's.
+_CROPS = ("crop_padding", "flip")
 CODES = """exit codes: 0 finished, 1 failed (memory, unsound checkpoint), 2 bad input, 3 the loss is
 not finite, 4 --out cannot be written (full, read-only), 130 stopped by Ctrl-C and 143 by SIGTERM,
 both after saving"""
@@ -35,8 +46,24 @@ both after saving"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     names = ", ".join(option_names(TrainConfig()))
-    parser.epilog = f"fields of TrainConfig for --set: {names}; {CODES}"
-    parser.add_argument("--data", metavar="DIR", help="folder of images; without it, digits")
+    parser.epilog = (
+        f"fields of TrainConfig for --set: {names}; of images also {', '.join(_CROPS)}; {CODES}"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder of images, or module:callable, a function that returns training and test set; "
+        "without it, digits",
+    )
+    parser.add_argument(
+        "--network", metavar="module:callable", help="a function that returns a network of your own"
+    )
+    parser.add_argument(
+        "--loss", metavar="module:callable", help="outputs and targets to a mean (cross-entropy)"
+    )
+    parser.add_argument(
+        "--metric", metavar="module:callable", help="the same for what is reported (accuracy)"
+    )
     parser.add_argument(
         "--dataset",
         choices=(*_CIFAR, "folder"),
@@ -52,7 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="any field of flatmin.train.TrainConfig; options.name=value for the optimizer's own",
+        help="any field of flatmin.train.TrainConfig; options.name=value for the optimizer's own; "
+        "crop_padding and flip of images",
     )
     parser.add_argument("--out", type=Path, help="folder for checkpoints and log (default: none)")
     parser.add_argument("--resume", action="store_true", help="continue what is in that folder")
@@ -73,10 +101,15 @@ def main(arguments: argparse.Namespace) -> int:
     cli.require(arguments, "out", kept, "the folder for checkpoints and log")
     cli.require(arguments, "data", ("download", "dataset"), "the folder of images")
     config, data = _prepare(arguments)
+    network = call(arguments.network, config.seed) if arguments.network else None
+    loss, metric = (named(text) if text else None for text in (arguments.loss, arguments.metric))
     try:
         run = train(
             config,
             data,
+            model=network,
+            loss=loss,
+            metric=metric,
             out=arguments.out,
             resume=arguments.resume,
             device=arguments.device,
@@ -84,8 +117,10 @@ def main(arguments: argparse.Namespace) -> int:
             save_every=arguments.save_every,
             keep=2 if arguments.keep is None else arguments.keep,
             tensorboard=arguments.tensorboard,
-            progress=config.model,
+            progress=arguments.network or config.model,
         )
+    except TypeError as error:  # what a user's functions return is input, too
+        raise ValueError(str(error)) from error
     except Interrupted as stop:
         _say(str(stop))
         return stop.code
@@ -97,7 +132,7 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(arguments: argparse.Namespace) -> tuple[TrainConfig, tuple[ImageSet, ImageSet]]:
+def _prepare(arguments: argparse.Namespace) -> tuple[TrainConfig, Any]:
     texts, options = {}, {}
     for pair in arguments.set:
         name, equals, text = pair.partition("=")
@@ -109,18 +144,42 @@ def _prepare(arguments: argparse.Namespace) -> tuple[TrainConfig, tuple[ImageSet
             raise ValueError("--set takes the optimizer's options one by one: options.name=value.")
         else:
             texts[name] = text
-    if arguments.data is not None:
-        config = _configured(TrainConfig(), texts, options)
-        if arguments.dataset != "folder":
-            load = _CIFAR[arguments.dataset or "cifar10"]
-            return config, load(arguments.data, download=arguments.download)
-        if arguments.download:
-            raise ValueError("--download is for CIFAR; leave it out, or name another --dataset.")
-        return config, load_image_folder(arguments.data)
-    # A mirrored digit is none, and digits reach to the edge of their image.
-    config = _configured(TrainConfig(flip=False, crop_padding=0), texts, options)
-    size, channels = (32, 3) if config.model == "cnn" else (8, 1)
-    return config, load_digits(size=size, channels=channels)
+    crops = {name: texts.pop(name) for name in _CROPS if name in texts}
+    config = _configured(_own(arguments.network, texts), texts, options)
+    if arguments.data is not None and is_python(arguments.data):
+        if arguments.download or arguments.dataset or crops:
+            raise ValueError(
+                "--dataset, --download, crop_padding and flip are for folders of images, and "
+                f"{arguments.data} is a function, whose data are taken as they are; leave them out."
+            )
+        return config, call(arguments.data, seed_for("a function's examples", config.seed))
+    train_set, test_set = _images(arguments, config)
+    usual = train_set.augment or Augment(0, flip=False)
+    return config, (replace(train_set, augment=configure(usual, crops)), test_set)
+
+
+def _own(network: str | None, texts: dict[str, str]) -> TrainConfig:
+    """What the configuration starts from, with a network of the user's or without."""
+    if network is None:
+        return TrainConfig()
+    if texts.setdefault("model", "own") != "own":
+        raise ValueError(
+            f"--network is a network of your own, and model={texts['model']} another; leave one "
+            "of them out."
+        )
+    return TrainConfig(model="own")
+
+
+def _images(arguments: argparse.Namespace, config: TrainConfig) -> tuple[ImageSet, ImageSet]:
+    if arguments.data is None:
+        size, channels = (32, 3) if config.model == "cnn" else (8, 1)
+        return load_digits(size=size, channels=channels)
+    if arguments.dataset != "folder":
+        load = _CIFAR[arguments.dataset or "cifar10"]
+        return load(arguments.data, download=arguments.download)
+    if arguments.download:
+        raise ValueError("--download is for CIFAR; leave it out, or name another --dataset.")
+    return load_image_folder(arguments.data)
 
 
 def _configured(base: TrainConfig, texts: dict[str, str], options: dict[str, Any]) -> TrainConfig:
@@ -143,14 +202,16 @@ def _value(text: str) -> Any:
 
 def _summary(run: Trained) -> str:
     last = run.history[-1]
+    kinds = ("accuracy", "metric", "loss")
+    kind = next(kind for kind in kinds if getattr(last, f"test_{kind}") is not None)
     parts: Iterable[tuple[str, float | None]] = (
-        ("training", last.train_accuracy),
-        ("validation", last.validation_accuracy),
-        ("test", last.test_accuracy),
+        (name, getattr(last, f"{part}_{kind}"))
+        for name, part in (("training", "train"), ("validation", "validation"), ("test", "test"))
     )
-    shown = ", ".join(f"{name} {value:.2%}" for name, value in parts if value is not None)
+    form = ".2%" if kind == "accuracy" else ".6g"
+    shown = ", ".join(f"{name} {value:{form}}" for name, value in parts if value is not None)
     where = f"; {run.checkpoint}" if run.checkpoint else ""
-    return f"epoch {last.epoch}: accuracy {shown} ({last.gradients} gradients){where}"
+    return f"epoch {last.epoch}: {kind} {shown} ({last.gradients} gradients){where}"
 
 
 def _leads() -> bool:

@@ -19,7 +19,7 @@ from flatmin.data import ImageSet
 from flatmin.record.files import alone, read_json, write_atomically
 from flatmin.record.provenance import provenance
 from flatmin.train import Diverged, TrainConfig, train
-from flatmin.train.fingerprint import plain
+from flatmin.train.fingerprint import described
 
 _EPOCHS_WORTH_SAVING = 10
 # What a finished run holds; see `Runs.__call__`.
@@ -101,7 +101,7 @@ class Runs:
 
     def _key(self, config: TrainConfig) -> str:
         parts = [
-            plain(config),
+            described(config, self.data[0]),
             self._data_key,
             self.device,
             flatmin.__version__,

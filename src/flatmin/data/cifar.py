@@ -10,6 +10,7 @@ from flatmin.data._download import fetch, require
 from flatmin.data._kind import CIFAR10, CIFAR100, SITE, Kind
 from flatmin.data._parquet import check_shards, read_shard
 from flatmin.data._part import Part
+from flatmin.data.augment import Augment
 from flatmin.data.image_set import ImageSet
 
 _OFFICIAL = f"{SITE}/cifar.html"
@@ -210,4 +211,5 @@ def _image_set(kind: Kind, split: str, parts: dict[str, Part]) -> ImageSet:
         source=f"{kind.name} ({'; '.join(notes)})" if notes else kind.name,
         mean=kind.mean,
         std=kind.std,
+        augment=Augment() if split == "train" else None,
     )

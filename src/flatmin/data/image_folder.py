@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flatmin.data._picture import Look, PictureError, look, pixels
+from flatmin.data.augment import Augment
 from flatmin.data.image_set import ImageSet, channel_statistics
 
 
@@ -27,6 +29,7 @@ def load_image_folder(folder: str | Path) -> tuple[ImageSet, ImageSet]:
         Training and test set, normalized by the constants of the training set; the classes are the
         names of the folders in alphabetical order. Gray images have one channel, unless one of
         them is in color. Pixels are those that a viewer shows, turned as the file says.
+        Training images are cropped and flipped as ``Augment()`` says.
 
     Raises:
         ImportError: If Pillow is not installed.
@@ -73,7 +76,8 @@ def load_image_folder(folder: str | Path) -> tuple[ImageSet, ImageSet]:
         raise ValueError(f"{root}/train holds images of a single brightness; check its files.")
     whole = ImageSet(images, labels, classes, f"images in {root.name}", mean, std)
     rows = torch.arange(len(labels))
-    return whole.subset(rows[:count]), whole.subset(rows[count:])
+    train = replace(whole.subset(rows[:count]), augment=Augment())
+    return train, whole.subset(rows[count:])
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from flatmin.data import DataSet, ImageSet, as_data_set
 from flatmin.train._conditions import own_defaults
+from flatmin.train._moved import moved
 from flatmin.train.config import TrainConfig
 from flatmin.train.evaluate import classes_of
 from flatmin.train.goal import Goal, Measure
@@ -22,8 +23,8 @@ def checked(
     model: nn.Module | None,
     loss: Measure | None,
     metric: Measure | None,
-) -> tuple[tuple[DataSet, DataSet], Goal]:
-    """Refuse what cannot be trained, or not on these data; else the data and the goal."""
+) -> tuple[TrainConfig, tuple[DataSet, DataSet], Goal]:
+    """Refuse what cannot be trained, or not on these data; else what is trained, and the goal."""
     if not isinstance(config, TrainConfig):
         raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}.")
     pair = data if isinstance(data, list | tuple) else [data]
@@ -46,12 +47,8 @@ def checked(
             "out, and smooth in the loss."
         )
     train_set, test_set = as_data_set(pair[0]), as_data_set(pair[1])
-    if isinstance(train_set, ImageSet) and train_set.augment is not None:
-        raise ValueError(
-            "crops and flips of a run are those of its configuration (crop_padding, flip), and the "
-            "training set has some of its own; leave its augment out."
-        )
-    return (train_set, test_set), Goal(loss, metric, classes_of(train_set))
+    config, train_set = moved(config, train_set)
+    return config, (train_set, test_set), Goal(loss, metric, classes_of(train_set))
 
 
 def fresh(config: TrainConfig, train_set: DataSet) -> nn.Module:

@@ -43,9 +43,9 @@ def fitted(name: str, value: Any, kind: Any, *, infinite: bool = False) -> Any:
     Example:
         >>> fitted("lr", np.float64(0.5), float), fitted("betas", [0.9, 1], tuple[float, float])
         (0.5, (0.9, 1.0))
-        >>> fitted("flip", "false", bool)
+        >>> fitted("compile", "false", bool)
         Traceback (most recent call last):
-        TypeError: flip must be True or False, got the text 'false'.
+        TypeError: compile must be True or False, got the text 'false'.
     """
     if infinite and isinstance(value, str) and value.lower().strip("+") in ("inf", "infinity"):
         value = math.inf

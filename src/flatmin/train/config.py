@@ -33,7 +33,7 @@ class TrainConfig:
         model: ``cnn``, the report's small network; ``wrn-D-W``, a WideResNet of depth D and width
             W; or ``own``, the network that is handed to ``train``.
         epochs: Passes over the training set.
-        batch_size: Images per step, over all processes and accumulated pieces together.
+        batch_size: Examples per step, over all processes and accumulated pieces together.
         optimizer: Name of a class of ``torch.optim``, in any case: ``sgd``, ``adam``, ``adamw``.
         lr: Its peak learning rate.
         options: Its other arguments, such as ``{"momentum": 0.9, "weight_decay": 5e-4}``.
@@ -49,20 +49,20 @@ class TrainConfig:
         label_smoothing: Part of the target spread evenly over the classes, in [0, 1).
         precision: ``fp32``; ``bf16`` or ``fp16`` (autocast, weights in fp32, fp16 with a loss
             scale); ``fp64``.
-        channels_last: Whether images and weights lie channel by channel in memory: faster
+        channels_last: Whether images and their weights lie channel by channel in memory: faster
             convolutions.
         accumulation: Pieces into which each batch is cut to save memory. The gradient is the same;
             only BatchNorm sees smaller batches.
         compile: Whether to compile the network with ``torch.compile``.
-        crop_padding: Black pixels around an image before a random window is cut out; 0 for none.
-        flip: Whether to mirror images at random. Not for digits.
         drop_last: Whether to leave out a smaller last batch.
-        validation: Images of the training set that are held out, to choose hyperparameters by; the
-            same ones whatever the seed.
-        evaluate_train: Training images, always the same, on which loss and accuracy are evaluated
+        validation: Examples of the training set that are held out, to choose hyperparameters by;
+            the same ones whatever the seed.
+        evaluate_train: Training examples, always the same, on which loss and accuracy are evaluated
             without augmentation, as on the test set.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
         seed: Chooses the start and the batches.
+        crop_padding: Deprecated: crops belong to the image set, as its ``augment``.
+        flip: Deprecated: flips belong to the image set, as its ``augment``.
 
     Raises:
         TypeError: If a value is of the wrong kind: a text is no number, and no boolean.
@@ -95,13 +95,13 @@ class TrainConfig:
     channels_last: bool = False
     accumulation: int = 1
     compile: bool = False
-    crop_padding: int = 4
-    flip: bool = True
     drop_last: bool = False
     validation: int = 0
     evaluate_train: int = 10_000
     evaluate_every: int = 1
     seed: int = 0
+    crop_padding: int | None = None
+    flip: bool | None = None
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
@@ -110,12 +110,14 @@ class TrainConfig:
         object.__setattr__(self, "options", fitted_options(self))
         for name in ("epochs", "batch_size", "accumulation", "evaluate_every"):
             _check_count(name, getattr(self, name), least=1)
-        for name in ("crop_padding", "validation", "evaluate_train", "seed"):
+        for name in ("validation", "evaluate_train", "seed"):
             _check_count(name, getattr(self, name), least=0)
+        if self.crop_padding is not None:
+            _check_count("crop_padding", self.crop_padding, least=0)
         if self.accumulation > self.batch_size:
             raise ValueError(
                 f"accumulation must be at most batch_size, {self.batch_size}, got "
-                f"{self.accumulation}: a piece needs an image."
+                f"{self.accumulation}: a piece needs an example."
             )
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("precision", self.precision, PRECISIONS)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flatmin.data import DataSet, ImageSet
+from flatmin.train._moved import MOVED
 from flatmin.train._own_network import switches
 from flatmin.train.config import TrainConfig
 from flatmin.train.goal import Goal
@@ -41,6 +42,7 @@ def fingerprint(
         "format": FORMAT,
         "torch": str(torch.__version__),
         "config": plain(config),
+        "settings": data[0].settings(),
         "network": {
             # What a module keeps beside its tensors may change its shape in training.
             name: list(value.shape) if isinstance(value, Tensor) and not _is_extra(name) else None
@@ -57,7 +59,13 @@ def fingerprint(
 def plain(config: TrainConfig) -> dict[str, Any]:
     """The configuration as plain values, as in a log or checkpoint."""
     values = dataclasses.asdict(config)
+    values = {name: value for name, value in values.items() if name not in MOVED}
     return {**values, "options": dict(values["options"])}
+
+
+def described(config: TrainConfig, train_set: DataSet) -> dict[str, Any]:
+    """The configuration and how examples are varied, as plain values."""
+    return {**plain(config), **train_set.settings()}
 
 
 def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
@@ -77,15 +85,21 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
             f"{path} has format {version}, and this version of flatmin reads {own['format']}; "
             "resume with the version that wrote it, or start in another folder."
         )
-    was, now = saved["config"], own["config"]
-    differing = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    # Crops and flips were once fields of the configuration, and are settings of the data.
+    then = saved.get("settings", {name: saved["config"].get(name) for name in own["settings"]})
+    once = {} if "settings" in saved else own["settings"]
+    before = {name: value for name, value in saved["config"].items() if name not in once}
+    pairs = [(before, own["config"]), (then, own["settings"])]
+    differing = [
+        f"{name} was {was.get(name)!r} and is {now.get(name)!r}"
+        for was, now in pairs
+        for name in {**was, **now}
+        if was.get(name) != now.get(name)
+    ]
     if differing:
-        list_of = ", ".join(
-            f"{name} was {was.get(name)!r} and is {now.get(name)!r}" for name in differing
-        )
         raise ValueError(
-            f"{path} belongs to another run: {list_of}; resume with its configuration, or start "
-            "in another folder."
+            f"{path} belongs to another run: {', '.join(differing)}; resume with its "
+            "configuration, or start in another folder."
         )
     for name in ("loss", "metric"):
         if saved.get(name) != own[name]:

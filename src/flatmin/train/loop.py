@@ -111,12 +111,12 @@ def train(
     Example:
         >>> from flatmin.data import load_digits
         >>> small = [part.subset(torch.arange(256)) for part in load_digits()]
-        >>> config = TrainConfig(model="wrn-10-1", epochs=1, minimizer="asam", flip=False)
+        >>> config = TrainConfig(model="wrn-10-1", epochs=1, minimizer="asam")
         >>> run = train(config, (small[0], small[1]))
         >>> run.history[0].step, run.history[0].gradients
         (2, 4)
     """
-    pair, goal = checked(config, data, model, loss, metric)
+    config, pair, goal = checked(config, data, model, loss, metric)
     counts = {"save_every": save_every, "keep": keep, "log_every": log_every}
     for name, value in counts.items():
         if value is not None and fitted(name, value, int) < 1:
@@ -157,6 +157,7 @@ def train(
                 log.write(
                     "start",
                     config=plain(config),
+                    settings=pair[0].settings(),
                     data=[part.source for part in pair],
                     **goal.describe(),
                     device=str(team.device),

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from flatmin.data import Augment, Batches, DataSet, ImageSet
+from flatmin.data import Batches, DataSet
 from flatmin.objective._structure import map_tensors
 from flatmin.optim._perturbed import Perturbed
 from flatmin.train._own_network import prepare
@@ -68,13 +68,11 @@ class State:
         )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.checked = False
-        crops = isinstance(train_set, ImageSet)
-        augments = not crops or config.crop_padding > 0 or config.flip
         self.batches = Batches(
             train_set,
             config.batch_size,
             generator=self.generator,
-            augment=augments and (not crops or Augment(config.crop_padding, config.flip)),
+            augment=True,
             drop_last=config.drop_last,
             dtype=config.dtype,
         )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from flatmin._streams import stream
 from flatmin.compare.runs import Pair
-from flatmin.data import ImageSet, load_cifar10, load_cifar100, load_digits
+from flatmin.data import Augment, ImageSet, load_cifar10, load_cifar100, load_digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +47,13 @@ def load(options: ImageOptions, model: str, *, hundred: str | None = None) -> Pa
     train, test = _whole(options.data, hundred, 32 if model == "cnn" else 8)
     train = _few(train, options.images, shuffled=True)
     test = _few(test, options.test_images, shuffled=False)
-    return _smaller(train, options.pixels), _smaller(test, options.pixels)
+    train, test = _smaller(train, options.pixels), _smaller(test, options.pixels)
+    return replace(train, augment=augmentation(train)), test
 
 
-def augmentation(train: ImageSet) -> dict[str, bool | int]:
+def augmentation(train: ImageSet) -> Augment:
     """Crop by an eighth, as the report does; a mirrored digit is none."""
-    return {
-        "crop_padding": train.images.shape[-1] // 8,
-        "flip": not train.source.startswith("digits"),
-    }
+    return Augment(train.images.shape[-1] // 8, flip=not train.source.startswith("digits"))
 
 
 def with_wrong_labels(train: ImageSet, share: float, seed: int = 0) -> ImageSet:

@@ -19,7 +19,7 @@ from flatmin.compare.arms import OPTIMIZERS, base_arm
 from flatmin.compare.pairing import by_seed
 from flatmin.compare.runs import Runs
 from flatmin.compare.search import search
-from flatmin.experiments.images._data import ImageOptions, augmentation, load, with_wrong_labels
+from flatmin.experiments.images._data import ImageOptions, load, with_wrong_labels
 from flatmin.train import TrainConfig
 from flatmin.train.networks import build_network
 
@@ -146,7 +146,6 @@ class Study:
                 "channels_last": True,
                 "evaluate_train": self.options.evaluate_train,
                 "evaluate_every": self.options.evaluate_every,
-                **augmentation(self.data[0]),
                 **choices,
             }
         )
