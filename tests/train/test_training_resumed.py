@@ -215,9 +215,15 @@ def fork(action: Callable[[], object]) -> int:
     return child
 
 
-def continue_run(folder: Path) -> Trained:
+def continue_run(folder: Path, kind: str = "images") -> Trained:
     """What a user does after each crash; a save every third step."""
-    return train(config(**LONG), DATA, model=small(), out=folder, resume=True, save_every=3)
+    return trained(kind, config(**LONG), out=folder, resume=True, save_every=3)
+
+
+def trained(kind: str, chosen: TrainConfig, **where: Any) -> Trained:
+    """A run on images, a table, numbers or tokens."""
+    own = KINDS[kind]
+    return train(chosen, own.data, model=own.network(), **own.goal, **where)
 
 
 def newest_step(folder: Path) -> int:
@@ -227,20 +233,22 @@ def newest_step(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path: Path) -> None:
-    """Kill −9 at twenty random moments and more, then resume: the same bits, nothing lost."""
-    whole = train(config(**LONG), DATA, model=small())
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_random_moments(kind: str, tmp_path: Path) -> None:
+    """Kill −9 at random moments, then resume: the same bits, nothing lost."""
+    least = 20 if kind == "images" else 10
+    whole = trained(kind, config(**LONG))
     begin = time.perf_counter()
-    child = fork(lambda: continue_run(tmp_path / "measured"))
+    child = fork(lambda: continue_run(tmp_path / "measured", kind))
     os.waitpid(child, 0)
     duration = time.perf_counter() - begin
     chance = random.Random(0)
     kills = rounds = 0
     moments = set()
-    while kills < 20 or rounds < 2:
+    while kills < least or rounds < 2:
         folder = tmp_path / f"round-{rounds}"
         before = newest_step(folder)
-        child = fork(lambda folder=folder: continue_run(folder))
+        child = fork(lambda folder=folder: continue_run(folder, kind))
         time.sleep(chance.uniform(0, 0.3 * duration))
         os.kill(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -250,16 +258,17 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             kills += 1
             moments.add(newest_step(folder))
             continue
-        assert same_weights(continue_run(folder).model, whole.model)
+        assert same_weights(continue_run(folder, kind).model, whole.model)
         rounds += 1
     assert len(moments) >= 5  # they did fall all over the run
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", ["flatmin.optim.sam.SAM.perturbed", "torch.optim.Adam.step"])
-def test_killed_inside_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_killed_inside_a_step(kind: str, tmp_path: Path, place: str) -> None:
     """Between the two gradients, and after the weights have changed."""
     chosen = config(optimizer="adam", minimizer="sam")
-    whole = train(chosen, DATA, model=small())
+    whole = trained(kind, chosen)
     calls = []
 
     def killing(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -273,16 +282,16 @@ def test_killed_inside_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
         return call
 
     owner, _, name = place.rpartition(".")
-    module, _, kind = owner.rpartition(".")
-    target = getattr(__import__(module, fromlist=[kind]), kind)
+    module, _, holder = owner.rpartition(".")
+    target = getattr(__import__(module, fromlist=[holder]), holder)
 
     def run() -> None:
         setattr(target, name, killing(getattr(target, name)))
-        train(chosen, DATA, model=small(), out=tmp_path, save_every=2)
+        trained(kind, chosen, out=tmp_path, save_every=2)
 
     assert os.waitstatus_to_exitcode(os.waitpid(fork(run), 0)[1]) == -signal.SIGKILL
     assert newest_step(tmp_path) == 4
-    rest = train(chosen, DATA, model=small(), out=tmp_path, save_every=2, resume=True)
+    rest = trained(kind, chosen, out=tmp_path, save_every=2, resume=True)
     assert same_weights(whole.model, rest.model)
 
 
