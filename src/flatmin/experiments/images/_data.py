@@ -26,6 +26,8 @@ class ImageOptions:
     pixels: int = 32
     """Height and width that CIFAR is averaged down to: 32, 16 or 8. Digits have 8, or 32 for the
     cnn."""
+    augment: bool = True
+    """Whether training images are cropped at random, and mirrored unless they are digits."""
 
 
 def load(options: ImageOptions, model: str, *, hundred: str | None = None) -> Pair:
@@ -48,7 +50,7 @@ def load(options: ImageOptions, model: str, *, hundred: str | None = None) -> Pa
     train = _few(train, options.images, shuffled=True)
     test = _few(test, options.test_images, shuffled=False)
     train, test = _smaller(train, options.pixels), _smaller(test, options.pixels)
-    return replace(train, augment=augmentation(train)), test
+    return replace(train, augment=augmentation(train) if options.augment else None), test
 
 
 def augmentation(train: ImageSet) -> Augment:
