@@ -36,8 +36,8 @@ def limits(
     numbers, config = record["numbers"], record["config"]
     alike = "" if config.get("augment", True) else ", neither cropped nor mirrored"
     said = [
-        f"**Measured on** {numbers['source']}{alike}; tested on {numbers['test_source']}. The network is "
-        f"{config['model']} with {numbers['parameters']:,} parameters, trained for "
+        f"**Measured on** {numbers['source']}{alike}; tested on {numbers['test_source']}. "
+        f"The network is {config['model']} with {numbers['parameters']:,} parameters, trained for "
         f"{config['epochs']} epochs; the report's is {reported}. Runs were made at commit "
         f"{', '.join(numbers['commits'])}."
     ]
