@@ -190,6 +190,16 @@ def test_a_checkpoint(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "does not fit own_networks:mlp" in capsys.readouterr().err
 
 
+def test_a_checkpoint_of_a_perceptron(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [part.subset(torch.arange(32)) for part in load_digits()]
+    chosen = TrainConfig(model="mlp-1-8", epochs=1, batch_size=16)
+    train(chosen, (small[0], small[1]), out=tmp_path / "run")
+    words = ["--measure", "gradient-norm", "--grid", "0"]
+    assert run(str(tmp_path / "run"), *SMALL[:-2], *words) == 0
+    # 64 · 8 + 2 · 8 + 8 · 10 + 10
+    assert capsys.readouterr().out.startswith("mlp-1-8, sgd, step 2: 618 parameters\n")
+
+
 def test_weights_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     import own_networks
 

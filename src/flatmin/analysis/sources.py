@@ -125,9 +125,10 @@ def _from_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             f"{path} holds a network of your own: name the function that returns it, as in "
             f"`flatmin measure module:callable --weights {path}`."
         )
-    model = build_network(
-        config["model"], classes=len(fingerprint["classes"]), channels=_channels(fingerprint)
-    )
+    shape = {"channels": _channels(fingerprint)}
+    if config["model"].startswith("mlp"):  # its checkpoint knows the product alone
+        shape = {"channels": _width(fingerprint), "pixels": 1}
+    model = build_network(config["model"], classes=len(fingerprint["classes"]), **shape)
     _fill(model, state["network"], f"{path} does not fit its own network")
     facts = {
         "source": str(path),
@@ -181,5 +182,15 @@ def _images(
 
 
 def _channels(fingerprint: Mapping[str, Any]) -> int:
-    """Channels of the images that a checkpoint's network takes: those of its first convolution."""
+    """Channels of the images that a checkpoint's network takes: those of its first convolution.
+
+    Digits, which a perceptron may have been trained on, have 64 pixels.
+    """
+    if fingerprint["config"]["model"].startswith("mlp"):
+        return max(1, _width(fingerprint) // 64)
     return next((shape[1] for shape in fingerprint["network"].values() if len(shape) == 4), 3)
+
+
+def _width(fingerprint: Mapping[str, Any]) -> int:
+    """Numbers that the first linear layer of a checkpoint's network takes."""
+    return int(next(s[1] for s in fingerprint["network"].values() if len(s) == 2))

@@ -56,5 +56,8 @@ def fresh(config: TrainConfig, train_set: DataSet) -> nn.Module:
     images = cast(ImageSet, train_set)  # else its name had been refused
     with own_defaults(torch.float32):
         return build_network(
-            config.model, classes=len(images.classes), channels=images.images.shape[1]
+            config.model,
+            classes=len(images.classes),
+            channels=images.images.shape[1],
+            pixels=images.images[0, 0].numel(),
         )

@@ -31,7 +31,8 @@ class TrainConfig:
 
     Attributes:
         model: ``cnn``, the report's small network; ``wrn-D-W``, a WideResNet of depth D and width
-            W; or ``own``, the network that is handed to ``train``.
+            W; ``mlp-D-W``, a perceptron with D hidden layers of width W; or ``own``, the network
+            that is handed to ``train``.
         epochs: Passes over the training set.
         batch_size: Examples per step, over all processes and accumulated pieces together.
         optimizer: Name of a class of ``torch.optim``, in any case: ``sgd``, ``adam``, ``adamw``.

@@ -6,16 +6,17 @@ import re
 
 from torch import nn
 
-from flatmin.models import ReportCNN, WideResNet
+from flatmin.models import Perceptron, ReportCNN, WideResNet
 
 
-def build_network(name: str, *, classes: int, channels: int) -> nn.Module:
+def build_network(name: str, *, classes: int, channels: int, pixels: int = 1024) -> nn.Module:
     """Build a network of the package.
 
     Args:
-        name: ``cnn`` or ``wrn-D-W``.
+        name: ``cnn``, ``wrn-D-W`` or ``mlp-D-W``.
         classes: Number of logits.
         channels: Channels of the images.
+        pixels: Their height times their width, which only an ``mlp`` needs to know.
 
     Returns:
         The network, started from torch's global random state.
@@ -29,8 +30,13 @@ def build_network(name: str, *, classes: int, channels: int) -> nn.Module:
     """
     if name == "cnn":
         return ReportCNN(num_classes=classes, in_channels=channels)
-    match = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
+    match = re.fullmatch(r"(wrn|mlp)-(\d+)-(\d+)", name)
     if match is None:
-        raise ValueError(f"model must be cnn, wrn-D-W (such as wrn-16-2) or own, got {name!r}.")
-    depth, width = int(match[1]), int(match[2])
+        raise ValueError(
+            "model must be cnn, wrn-D-W (such as wrn-16-2), mlp-D-W (such as mlp-2-256) or own, "
+            f"got {name!r}."
+        )
+    depth, width = int(match[2]), int(match[3])
+    if match[1] == "mlp":
+        return Perceptron(channels * pixels, (width,) * depth, num_classes=classes)
     return WideResNet(depth, width, num_classes=classes, in_channels=channels)

@@ -45,7 +45,7 @@ class StudyOptions(ImageOptions):
     seeds: int = 5
     """Number of starts, each with its own batches; all optimizers share them."""
     model: str = "wrn-28-10"
-    """Network: wrn-D-W, or cnn."""
+    """Network: wrn-D-W, mlp-D-W or cnn."""
     epochs: int = 50
     """Passes over the training images."""
     device: str = "cpu"
@@ -179,7 +179,10 @@ class Study:
         """What the numbers were measured on."""
         train, test = self.data
         network = build_network(
-            self.options.model, classes=len(train.classes), channels=train.images.shape[1]
+            self.options.model,
+            classes=len(train.classes),
+            channels=train.images.shape[1],
+            pixels=train.images[0, 0].numel(),
         )
         return {
             "source": train.source,
