@@ -145,6 +145,7 @@ class Blocks(Variant, ABC):
         self._refuse_inside("micro_batches()")
         if visit.parts is not None:
             raise RuntimeError("micro_batches() was entered inside itself; one block is enough.")
+        self._refuse_parts()
         visit.forget()
         visit.parts = {}
         gradients.set_aside(self.param_groups, visit.earlier)

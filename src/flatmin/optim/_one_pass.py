@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,15 +36,13 @@ class OnePass(InBall, ABC):
         super()._adopt(base)
         self._replay = None
 
-    @contextmanager
-    def micro_batches(self) -> Iterator[None]:
+    def _refuse_parts(self) -> None:
         """Refuse: all parts of a batch would be perturbed alike, which one block does at once."""
         raise RuntimeError(
             f"{type(self).__name__} climbs along what it knows before the step, so every part of a "
             "batch has the same perturbation; put the passes of all parts into one block of "
             "perturbed()."
         )
-        yield
 
     def _refuse_added(self) -> None:
         """Refuse to clear what an earlier block has made, and tell of a pass that is wasted."""

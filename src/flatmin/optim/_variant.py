@@ -127,6 +127,19 @@ class Variant(Wrapper, ABC):
             )
         return False
 
+    def _refuse_parts(self) -> None:
+        """Refuse a perturbation for each part of a batch, where gradients of batches are compared.
+
+        Raises:
+            RuntimeError: If they are.
+        """
+        if self.when is not None and self.when.memory:
+            raise RuntimeError(
+                f"{type(self.when).__name__} compares whole batches, and micro_batches() perturbs "
+                "for each part of one; make all first passes before one block of perturbed() and "
+                "all second ones in it, or choose a rule that counts."
+            )
+
     def _share(self) -> float:
         """The part of rho with which this step perturbs; 0 if it is not due."""
         if self._visit.open:
