@@ -7,20 +7,30 @@ from flatmin.ball import Ball
 from flatmin.objective import EmpiricalLoss, FunctionObjective, Objective
 
 # Optimizers
+from flatmin.optim.async_sam import AsyncSAM
+from flatmin.optim.msam import MSAM
 from flatmin.optim.sam import ASAM, SAM
+from flatmin.optim.when import Every, LastPart, WithProbability
+from flatmin.optim.when_large import WhenLarge
 from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ASAM",
+    "MSAM",
     "SAM",
+    "AsyncSAM",
     "Ball",
     "Elementwise",
     "EmpiricalLoss",
+    "Every",
     "Filterwise",
     "FunctionObjective",
     "Identity",
+    "LastPart",
     "Layerwise",
     "Objective",
+    "WhenLarge",
+    "WithProbability",
 ]

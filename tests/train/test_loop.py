@@ -68,6 +68,22 @@ def test_loop_equals_the_plain_one(minimizer: str) -> None:
     assert [epoch.gradients for epoch in run.history] == [6 * passes, 12 * passes]
 
 
+@pytest.mark.parametrize(
+    ("changes", "gradients"),
+    [
+        ({"minimizer": "sam", "when": "every-4"}, [6 + 2, 12 + 3]),
+        ({"minimizer": "asam", "when": "last-0.25"}, [6, 12 + 3]),
+        ({"minimizer": "msam", "options": {"momentum": 0.9}}, [6, 12]),
+        ({"minimizer": "asyncsam", "when": "every-4"}, [6, 12]),
+        ({"minimizer": "sam", "rho": 0.0}, [6, 12]),
+        ({"minimizer": "sam", "perturb": "norms"}, [12, 24]),
+    ],
+)
+def test_the_gradients_that_a_way_costs(changes: dict[str, Any], gradients: list[int]) -> None:
+    run = train(config(**changes), DATA, model=small())
+    assert [epoch.gradients for epoch in run.history] == gradients
+
+
 def test_minimizers_differ() -> None:
     ends = [train(controlled(name), DATA, model=small()).model for name in ("none", "sam", "asam")]
     assert distance(ends[0], ends[1]) > 1e-4

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from flatmin import ASAM
+from flatmin import ASAM, SAM, Every, LastPart, WhenLarge, WithProbability
+from flatmin.optim import When
 from flatmin.train import TrainConfig
 from flatmin.train.optimizers import build_optimizer, learning_rate
 
@@ -35,6 +36,16 @@ from flatmin.train.optimizers import build_optimizer, learning_rate
         ({"minimizer": "sam", "rho": -1.0}, "rho"),
         ({"minimizer": "sam", "eta": 0.1}, "no eta"),
         ({"rho": 0.1}, "belong to a minimizer"),
+        ({"when": "every-5"}, "when belong to a minimizer"),
+        ({"perturb": "norms", "model": "wrn-10-1"}, "perturb belong to a minimizer"),
+        ({"minimizer": "sam", "when": "often"}, "every-K"),
+        ({"minimizer": "sam", "when": "every-0"}, "k must be at least 1"),
+        ({"minimizer": "sam", "when": "last-1.5"}, "when=last-1.5 cannot .* at most 1, got 1.5"),
+        ({"minimizer": "msam", "when": "large"}, "which MSAM does not make"),
+        ({"minimizer": "sam", "when": "large", "precision": "fp16"}, "choose bf16"),
+        ({"minimizer": "sam", "perturb": "biases"}, "perturb must be one of all, norms"),
+        ({"minimizer": "sam", "perturb": "norms", "model": "cnn"}, "no parameter that trains"),
+        ({"minimizer": "msam"}, "momentum of its base, and SGD has none"),
         ({"schedule": "linear"}, "cosine"),
         ({"precision": "fp8"}, "bf16"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
@@ -79,6 +90,35 @@ def test_minimizer_gets_its_own_arguments_and_the_model() -> None:
         True,
         3.0,
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "rule"),
+    [
+        ("always", None),
+        ("every-5", Every(5)),
+        ("last-0.3", LastPart(0.3, of=40)),
+        ("last-0.3-ramp-7", LastPart(0.3, of=40, ramp=7)),
+        ("chance-0.5", WithProbability(0.5, seed=3)),
+        ("large", WhenLarge(of=40)),
+    ],
+)
+def test_when_by_a_word(word: str, rule: When | None) -> None:
+    """The last part is one of all steps, which the data know."""
+    config = TrainConfig(minimizer="sam", when=word, epochs=4, seed=3)
+    optimizer = build_optimizer(config, torch.nn.Linear(2, 1), steps=10)
+    assert isinstance(optimizer, SAM)
+    assert optimizer.when == rule
+
+
+def test_norms_alone_by_a_word() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    config = TrainConfig(minimizer="asam", perturb="norms", model="own", rho=10.0)
+    optimizer = build_optimizer(config, network)
+    radii = {
+        name: group["sam_rho"] for group in optimizer.param_groups for name in group["param_names"]
+    }
+    assert radii == {"1.weight": 10.0, "1.bias": 10.0, "0.weight": 0.0, "0.bias": 0.0}
 
 
 def torch_rates(scheduler: torch.optim.lr_scheduler.LRScheduler, count: int) -> list[float]:

@@ -1,8 +1,25 @@
 """Optimizers that look for flat minima, around any torch optimizer."""
 
 from flatmin.optim._report import StepReport
+from flatmin.optim.async_sam import AsyncSAM
+from flatmin.optim.msam import MSAM
 from flatmin.optim.sam import ASAM, SAM
-from flatmin.optim.select import perturb_only
-from flatmin.optim.when import Every, When
+from flatmin.optim.select import only_norms, perturb_only
+from flatmin.optim.when import Every, LastPart, Moment, When, WithProbability
+from flatmin.optim.when_large import WhenLarge
 
-__all__ = ["ASAM", "SAM", "Every", "StepReport", "When", "perturb_only"]
+__all__ = [
+    "ASAM",
+    "MSAM",
+    "SAM",
+    "AsyncSAM",
+    "Every",
+    "LastPart",
+    "Moment",
+    "StepReport",
+    "When",
+    "WhenLarge",
+    "WithProbability",
+    "only_norms",
+    "perturb_only",
+]

@@ -76,6 +76,7 @@ class Blocks(Variant, ABC):
         self._refuse_added()
         before = (False, None) if visit.parts is None else (visit.climbed, visit.failure)
         visit.failure = before[1]
+        visit.share = self._share()
         visit.open, visit.climbed, visit.ever = True, True, True
         try:
             with (
@@ -144,6 +145,7 @@ class Blocks(Variant, ABC):
         self._refuse_inside("micro_batches()")
         if visit.parts is not None:
             raise RuntimeError("micro_batches() was entered inside itself; one block is enough.")
+        self._refuse_parts()
         visit.forget()
         visit.parts = {}
         gradients.set_aside(self.param_groups, visit.earlier)
@@ -208,7 +210,7 @@ class Blocks(Variant, ABC):
         made = gradients.any_in(self.param_groups)
         if given and not made:
             visit.failure = "the body of perturbed() made no gradient"
-        if made and not given and self.due:
+        if made and not given and visit.share and not self.one_pass:
             visit.tell(
                 "perturbed() found no gradient to climb along, so its body ran at the weights; "
                 "make the first pass before the block, and clear gradients only before that."

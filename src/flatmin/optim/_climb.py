@@ -17,7 +17,7 @@ from flatmin import _tree as tree
 from flatmin.ball import Ball
 from flatmin.optim import _sharded
 from flatmin.optim._gradients import Groups, finite_here
-from flatmin.optim._pieces import Piece
+from flatmin.optim._pieces import Piece, cut
 from flatmin.optim._report import StepReport, report
 from flatmin.optim._restore import Saved
 
@@ -50,6 +50,14 @@ def ascend(
     if pieces:
         _shift(pieces, support, saved)
     return told, None
+
+
+def squared_norm(groups: Groups) -> float:
+    """Squared Euclidean norm of all gradients together, over all processes that share them."""
+    grads = [(p, p.grad) for group in groups for p in group["params"] if p.grad is not None]
+    pairs = [(str(i), p, grad) for i, (p, grad) in enumerate(grads)]
+    _, norm = _supports(list(cut(Ball(1.0), 1.0, pairs)), careful=True)
+    return float(norm.double().square().item())
 
 
 def _supports(pieces: Sequence[Piece], *, careful: bool) -> tuple[dict[Ball, Tensor], Tensor]:

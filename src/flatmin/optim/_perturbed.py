@@ -85,21 +85,21 @@ class Perturbed(Blocks):
                 adds to gradients that were there before, which a second call could not bring back.
         """
         self._refuse_inside("step()")
-        visit = self._visit
+        visit, groups = self._visit, self.param_groups
         if visit.parts is not None:
             raise RuntimeError(
                 "step() was called inside micro_batches(), where the gradients are not yet summed; "
                 "leave the block first."
             )
         loss = self._evaluate(closure) if closure is not None else None
-        if not visit.ever and self.due and self._has_learned():
+        if not visit.ever and gradients.any_in(groups) and self.due and self._has_learned():
             visit.tell(
                 f"{type(self).__name__} has never been in perturbed(): this is a step of its base "
                 "alone. Make the second pass in `with optimizer.perturbed():`, or give step() a "
                 "closure; where the base alone is meant, set sam_rho to 0."
             )
         failure = visit.failure
-        if visit.climbed and not failure and not gradients.all_finite(self.param_groups):
+        if visit.climbed and not failure and not gradients.all_finite(groups):
             failure = "the gradient at the perturbed point was not finite"
         if visit.climbed and failure:
             warnings.warn(
@@ -108,10 +108,9 @@ class Perturbed(Blocks):
                 stacklevel=2,
             )
         else:
-            self.base.step()
-            self._count()
+            self._step()
         visit.reset()
-        visit.watch(gradients.parameters(self.param_groups))
+        visit.watch(gradients.parameters(groups))
         if self._replay:
             self._replay.clear()
         return loss
@@ -140,10 +139,6 @@ class Perturbed(Blocks):
         """Whether a backward has been; checkpoints step with zeros to see what the state is."""
         params = gradients.parameters(self.param_groups)
         return any(p.grad is not None and gradients.is_anything(p.grad) for p in params)
-
-    def _count(self) -> None:
-        for group in self.param_groups if self.when is not None else ():
-            group["sam_steps"] += 1
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
         """Run both passes of a closure; give what the first call returned."""

@@ -7,7 +7,7 @@ for many of them; on an accelerator all tensors do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,18 +121,19 @@ class Fused(Piece):
 
 
 def pieces_of(
-    group: dict[str, Any],
+    params: Sequence[Tensor],
     direction: Callable[[Tensor], Tensor | None],
     ball: Ball,
+    sign: float,
     names: list[str | None],
     *,
     fused: bool,
 ) -> list[Piece]:
-    """What has a direction in a group, cut for the climb."""
+    """What has a direction among the parameters of a group, cut for the climb."""
     pairs: Pairs = []
     fuse: set[str] = set()
     taken: set[str] = set()
-    for i, (name, p) in enumerate(zip(names, group["params"], strict=True)):
+    for i, (name, p) in enumerate(zip(names, params, strict=True)):
         # Two models that share an optimizer may have names in common.
         known = name if name and name not in taken else f"{i}.{name or ''}"
         taken.add(known)
@@ -144,7 +145,7 @@ def pieces_of(
             pairs.append((known, p, g))
             if not held and g is p.grad:
                 fuse.add(known)
-    return list(cut(ball, -1.0 if group.get("maximize") else 1.0, pairs, fuse=fuse))
+    return list(cut(ball, sign, pairs, fuse=fuse))
 
 
 def names_of(group: dict[str, Any], model: nn.Module | None) -> list[str | None]:

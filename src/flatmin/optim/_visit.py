@@ -62,6 +62,8 @@ class Visit:
         cleared: Whether ``zero_grad`` was called since a closure was entered.
         told: The warnings that were given; each is given once.
         report: Of the last climb.
+        share: Inside a block, the part of rho with which it perturbs.
+        square: The squared norm of the first gradient, if a rule has looked at it.
     """
 
     open: bool = False
@@ -74,6 +76,8 @@ class Visit:
     cleared: bool = False
     told: set[str] = field(default_factory=set)
     report: StepReport | None = None
+    share: float = 0.0
+    square: float | None = None
 
     def watch(self, params: Iterable[Tensor]) -> None:
         """Notice whether what comes is added to the gradients of now."""
@@ -88,7 +92,7 @@ class Visit:
 
     def reset(self) -> None:
         """The gradients in place were not made in a block, if there are any."""
-        self.climbed, self.failure = False, None
+        self.climbed, self.failure, self.square = False, None, None
 
     def add_rise(self, loss: Any, worst: Any) -> None:
         """Complete the report with the losses of both passes."""

@@ -41,9 +41,6 @@ class Wrapper(Optimizer):
     _visit: Visit
     _group_defaults: dict[str, float]
 
-    # A fused base unscales gradients itself, if a scaler hands it the scale; ours come first.
-    _step_supports_amp_scaling = False
-
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The base optimizer's groups."""

@@ -9,12 +9,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flatmin.ball import Ball
+from flatmin.optim._in_ball import InBall
 from flatmin.optim._perturbed import Perturbed
 from flatmin.optim.when import When
-from flatmin.scale import Elementwise
+from flatmin.scale import Elementwise, Identity, Scale
 
 
-class SAM(Perturbed):
+class SAM(InBall):
     r"""Sharpness-aware minimization around any torch optimizer.
 
     Steps with the gradient taken at the worst point, to first order, of a ball around the weights:
@@ -27,6 +28,7 @@ class SAM(Perturbed):
             its groups, state and hooks are this optimizer's. Several in a list share one ball.
         rho: Radius of the ball, in parameter units. A group may set its own as ``sam_rho``; a
             group with ``sam_rho = 0`` takes no part in the perturbation or its norm.
+        scale: The scale of the ball, such as ``Layerwise()``; ``ASAM`` has its own.
         p: Order of the norm, from 1 to infinity.
         model: The network (the outermost wrapper of it: DDP, compiled). If given, the second pass
             leaves its buffers (BatchNorm statistics) alone and sees the dropout masks of the first.
@@ -35,7 +37,8 @@ class SAM(Perturbed):
         when: In which steps to perturb, such as ``Every(5)``; None for all.
 
     Raises:
-        TypeError: If ``base`` is no torch optimizer instance, nor several, or ``model`` no module.
+        TypeError: If ``base`` is no torch optimizer instance, nor several, ``model`` no module,
+            or ``scale`` no scale.
         ValueError: If ``rho`` is negative or not finite, or ``p`` is below one.
 
     Example:
@@ -61,16 +64,13 @@ class SAM(Perturbed):
         base: Optimizer | Sequence[Optimizer],
         rho: float = 0.05,
         *,
+        scale: Scale = Identity(),  # noqa: B008  a frozen value
         p: float = 2.0,
         model: nn.Module | None = None,
         fused: bool = False,
         when: When | None = None,
     ) -> None:
-        self.p = p
-        super().__init__(base, model=model, fused=fused, when=when, sam_rho=rho)
-
-    def _ball(self, group: dict[str, Any]) -> Ball:
-        return Ball(group["sam_rho"], self.p)
+        super().__init__(base, rho, scale=scale, p=p, model=model, fused=fused, when=when)
 
 
 class ASAM(Perturbed):

@@ -45,6 +45,18 @@ class Recipe(Protocol):
         """Order of the norm."""
 
     @property
+    def when(self) -> str:
+        """In which steps the minimizer perturbs."""
+
+    @property
+    def perturb(self) -> str:
+        """Which parameters it perturbs."""
+
+    @property
+    def seed(self) -> int:
+        """Chooses what is drawn."""
+
+    @property
     def schedule(self) -> str:
         """Course of the learning rate."""
 

@@ -38,12 +38,19 @@ class TrainConfig:
         optimizer: Name of a class of ``torch.optim``, in any case: ``sgd``, ``adam``, ``adamw``.
         lr: Its peak learning rate.
         options: Its other arguments, such as ``{"momentum": 0.9, "weight_decay": 5e-4}``.
-        minimizer: ``none``, or an optimizer of flatmin to wrap around it: ``sam``, ``asam``.
+        minimizer: ``none``, or an optimizer of flatmin to wrap around it: ``sam``, ``asam``,
+            ``msam``, ``asyncsam``.
         rho: Radius of the ball; None for the minimizer's default.
         eta: Added to ``|w|``, in parameter units; None for the minimizer's default.
         biases: Whether biases are scaled too; None for the minimizer's default.
         p: Order of the norm, also ``inf`` (or its text, for JSON has none); None for the
             minimizer's default.
+        when: In which steps the minimizer perturbs: ``always``; ``every-K``, one of K; ``last-F``,
+            the last part F of all steps, or ``last-F-ramp-R``, with a radius that grows over R
+            steps; ``chance-Q``, with probability Q; ``large``, where the gradient is large. A step
+            that does not takes one gradient.
+        perturb: Which parameters it perturbs: ``all``, or ``norms``, those of normalization layers
+            alone.
         schedule: ``none``; ``cosine`` from the peak to zero, step by step; ``cosine-by-epoch``,
             the same with one value for a whole epoch.
         warmup: Epochs in which the learning rate first rises linearly.
@@ -89,6 +96,8 @@ class TrainConfig:
     eta: float | None = None
     biases: bool | None = None
     p: float | None = None
+    when: str = "always"
+    perturb: str = "all"
     schedule: str = "cosine"
     warmup: float = 0.0
     label_smoothing: float = 0.0
@@ -132,11 +141,17 @@ class TrainConfig:
             raise ValueError(f"seed must be below 2**64, got {self.seed}.")
         if not self.lr > 0.0:
             raise ValueError(f"lr must be positive, got {self.lr}.")
+        if self.precision == "fp16" and self.when == "large":
+            raise ValueError(
+                "when=large compares the gradients of different steps, and fp16 changes their "
+                "scale; choose bf16, or a rule that counts."
+            )
         # What cannot be built is refused here, not hours later on another machine. Of an own
-        # network nothing is known yet: a matrix is what every optimizer takes.
+        # network nothing is known yet: a matrix is what every optimizer takes, and what is to be
+        # perturbed is there.
         with torch.device("meta"):
             network: nn.Module = (
-                nn.Linear(1, 1, bias=False)
+                _stand_in(self.perturb)
                 if self.model == "own"
                 else build_network(self.model, classes=1, channels=1)
             )
@@ -152,6 +167,10 @@ class TrainConfig:
     def autocast(self) -> torch.dtype | None:
         """Floating type that autocast computes in, if it is used."""
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+
+
+def _stand_in(perturb: str) -> nn.Module:
+    return nn.LayerNorm(1) if perturb == "norms" else nn.Linear(1, 1, bias=False)
 
 
 def _check_count(name: str, value: int, *, least: int) -> None:

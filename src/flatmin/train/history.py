@@ -17,10 +17,10 @@ class Epoch:
         epoch: Number of the epoch, from 1.
         step: Steps taken since the beginning.
         gradients: Gradients of a whole batch evaluated since the beginning: one a step for a bare
-            optimizer, two for SAM and ASAM.
+            optimizer and for MSAM and AsyncSAM, two for SAM and ASAM where they perturb.
         lr: Learning rate of the last step.
         running_loss: Training loss on the batches as they were trained on (augmented, smoothed,
-            with the weights of the moment).
+            with the weights of the moment; for MSAM and AsyncSAM the perturbed ones).
         running_accuracy: Accuracy on the same.
         running_metric: Metric on the same.
         train_loss: Loss on training examples without augmentation, after the epoch.

@@ -13,7 +13,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flatmin import optim
+from flatmin.optim import only_norms
 from flatmin.train._recipe import Recipe
+from flatmin.train._rules import rule
 from flatmin.train._values import fitted
 
 
@@ -45,7 +47,7 @@ def fitted_options(config: Recipe) -> dict[str, Any]:
 
 
 def build_optimizer(
-    config: Recipe, network: nn.Module, model: nn.Module | None = None
+    config: Recipe, network: nn.Module, model: nn.Module | None = None, *, steps: int = 1
 ) -> Optimizer:
     """Build the optimizer of a configuration, with the minimizer around it.
 
@@ -53,6 +55,7 @@ def build_optimizer(
         config: Names the classes and their arguments.
         network: What is trained.
         model: Its outermost wrapper (DDP, compiled), if it has one.
+        steps: Steps in an epoch.
 
     Returns:
         A bare torch optimizer for ``minimizer="none"``, else a wrapper that knows the model.
@@ -69,7 +72,11 @@ def build_optimizer(
     """
     base = _build_base(config, network)
     chosen = {"rho": config.rho, "eta": config.eta, "biases": config.biases, "p": config.p}
-    arguments = {name: value for name, value in chosen.items() if value is not None}
+    arguments: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    if config.perturb != "all":
+        arguments["perturb"] = config.perturb
+    if when := rule(config.when, of=config.epochs * steps, seed=config.seed):
+        arguments["when"] = when
     if config.minimizer == "none":
         if arguments:
             raise ValueError(
@@ -77,6 +84,7 @@ def build_optimizer(
                 "asam, or leave them out."
             )
         return base
+    arguments.pop("perturb", None)
     wrapper = _named(optim, "minimizer", config.minimizer, "none")
     _check_arguments("minimizer", config.minimizer, wrapper, arguments)
     wrapped: Optimizer = wrapper(base, model=model or network, **arguments)
@@ -122,8 +130,13 @@ def learning_rate(config: Recipe, step: int, steps_per_epoch: int) -> float:
 def _build_base(config: Recipe, network: nn.Module) -> Optimizer:
     kind = _named(torch.optim, "optimizer", config.optimizer)
     options = fitted_options(config)
+    params: list[Any] = list(network.named_parameters())
+    if config.perturb == "norms":
+        params = only_norms(network)
+    elif config.perturb != "all":
+        raise ValueError(f"perturb must be one of all, norms, got {config.perturb!r}.")
     try:
-        base: Optimizer = kind(list(network.named_parameters()), lr=config.lr, **options)
+        base: Optimizer = kind(params, lr=config.lr, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(

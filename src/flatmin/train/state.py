@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -62,7 +63,6 @@ class State:
         self.model = self.shared
         if config.compile:
             self.model = cast(nn.Module, torch.compile(self.shared))
-        self.optimizer = build_optimizer(config, network, self.model)
         self.scaler = torch.amp.GradScaler(
             team.device.type, enabled=config.autocast is torch.float16
         )
@@ -76,6 +76,7 @@ class State:
             drop_last=config.drop_last,
             dtype=config.dtype,
         )
+        self.optimizer = build_optimizer(config, network, self.model, steps=len(self.batches))
         self.epoch = self.batch = self.step = self.gradients = 0
         self.history: list[Epoch] = []
         self._begin_epoch()
@@ -111,15 +112,18 @@ class State:
         inputs, targets = map_tensors(self.team.share, batch)
         count = len(batch[1])
         self.optimizer.zero_grad()
-        self.totals += self._gradient(inputs, targets, count)
-        if isinstance(self.optimizer, Perturbed):
-            with self.optimizer.perturbed():
+        wrapper = self.optimizer if isinstance(self.optimizer, Perturbed) else None
+        with wrapper.perturbed() if wrapper and wrapper.one_pass else nullcontext():
+            self.totals += self._gradient(inputs, targets, count)
+        self.gradients += 1
+        if wrapper and not wrapper.one_pass and wrapper.due:
+            with wrapper.perturbed():
                 self._gradient(inputs, targets, count)
+            self.gradients += 1
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
         self.batch += 1
-        self.gradients += 2 if isinstance(self.optimizer, Perturbed) else 1
         self.seen += count
         if self.at_end_of_epoch and self.team.device.type == "cuda":
             torch.cuda.synchronize(self.team.device)  # the clock must not run ahead of the work
