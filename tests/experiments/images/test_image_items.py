@@ -18,7 +18,8 @@ from flatmin.experiments import discover
 from flatmin.experiments.images import _data
 from flatmin.experiments.images._comparison import gains, reported_ways
 from flatmin.experiments.images._data import ImageOptions, load, with_wrong_labels
-from flatmin.experiments.images._study import REPORTED, Study, StudyOptions, kept_in
+from flatmin.experiments.images._setting import kept_in
+from flatmin.experiments.images._study import REPORTED, Study, StudyOptions
 from flatmin.record.page import publish
 from flatmin.record.store import forget, read_record, run_item
 
