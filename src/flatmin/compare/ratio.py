@@ -50,7 +50,7 @@ def share(
 
     Example:
         >>> str(share([2.0, 3.1, 2.6], [4.0, 6.0, 5.0], [0.0, 0.0, 0.0]))
-        '51% [49%, 54%]'
+        '51% [47%, 53%]'
 
     Source:
         Fieller 1954, Some problems in interval estimation.
