@@ -1,0 +1,193 @@
+"""Every number in README and docs that comes from a stored result is read from that result."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flatmin.compare.statistics import Mean, paired
+
+ROOT = Path(__file__).parents[1]
+
+
+@cache
+def result(name: str) -> Any:
+    return json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+
+
+def gains(against: str) -> list[Mean]:
+    numbers = result("table1")["numbers"]
+    if against == "reported":
+        last = {name: columns["last"] for name, columns in numbers[against].items()}
+        return [paired(last[name], last["Adam"]) for name in ("SAM", "ASAM")]
+    return [
+        paired(numbers["equal_epochs"][f"{base} + {name}"]["last"], numbers[against][base]["last"])
+        for base in ("SGD", "Adam")
+        for name in ("SAM", "ASAM")
+    ]
+
+
+def lost() -> str:
+    values = [-gain.value for gain in gains("equal_gradients")]
+    assert all(gain.sign < 0 for gain in gains("equal_gradients"))
+    assert not any(gain.sign for gain in gains("equal_epochs"))
+    return f"lose {min(values):.1f} to {max(values):.1f} points to the base trained for as many"
+
+
+def rise() -> str:
+    measure = result("fig4")["numbers"]["measures"]["ASAM, eta 0.01 | no biases"]
+    pairs = list(zip(measure["rise_ratio"], measure["below"], strict=True))
+    kept = statistics.median(ratio for ratio, below in pairs if not below)
+    crossing = sum(below > 0 for _, below in pairs)
+    return (
+        f"moves {kept:.0f}-fold in the median (b), because of eta (c); in {crossing} of "
+        f"{len(pairs)} networks"
+    )
+
+
+def constant() -> str:
+    measure = result("fig4")["numbers"]["measures"]["T = |w| on all | biases scaled too"]
+    assert max(measure["rise_spread"]) < 1e-13
+    return "constant to 1e-13"
+
+
+def spreads() -> str:
+    found = result("ext_invariance")
+    spread = found["numbers"]["spreads"]["float64"]
+    own = ("one step", "worst case", "average", "gradient norm", "trace", "top eigenvalue")
+    assert max(max(v) for name, v in spread.items() if name.startswith(own)) < 1e-12
+    assert statistics.median(found["numbers"]["ratios"]["SAM loss"]) > 2_000
+    return f"{found['config']['seeds']} trained networks, in float64"
+
+
+def copies(name: str, kind: str = "WRN-28-10") -> float:
+    return float(result("step_cost")["sets"][kind]["copies"][name])
+
+
+def more(kind: str) -> list[str]:
+    return [
+        f"{copies(f'{name}, p = ∞', kind) / copies(name, kind) - 1:.0%}".replace("%", " %")
+        for name in ("SAM", "ASAM")
+    ]
+
+
+def orders() -> str:
+    (sam, asam), (few, fewer) = more("WRN-28-10"), more("many small")
+    large = f"costs {sam} more for SAM and {asam} more for ASAM"
+    return f"{large}, on many small tensors {few} and {fewer}"
+
+
+def against(kind: str, *names: str) -> str:
+    ratios = result("step_cost")["sets"][kind]["ratios"]
+    return ", ".join(f"{ratios[name]:.2f}" for name in names)
+
+
+def beyond(name: str) -> str:
+    networks = result("training_step")["networks"]
+    parts = [
+        networks[kind]["ratios_from_outside"][name] - 1
+        for kind in ("WRN-16-2", "transformer", "perceptron")
+    ]
+    percent = [f"{100 * part:.1f}" for part in parts[:2]] + [f"{100 * parts[2]:.0f}"]
+    return f"| {name.replace('fused', '`fused=True`').replace('model=', '`model=`')} | " + (
+        " | ".join(f"{value} %" for value in percent) + " |"
+    )
+
+
+def whole() -> str:
+    ratios = result("training_step")["networks"]["perceptron"]["ratios"]
+    sam, asam = (100 * (ratios[f"{name}, model="] - 1) for name in ("SAM", "ASAM"))
+    return f"with `model=` {sam:.0f} % for SAM and {asam:.0f} % for ASAM"
+
+
+def outside() -> str:
+    network = result("training_step")["networks"]["WRN-16-2"]
+    sam, asam = (network["ratios_from_outside"][name] for name in ("SAM", "ASAM"))
+    both = [f"{network['ratios'][name]:.2f}" for name in ("SAM", "ASAM")]
+    return (
+        f"{sam:.3f}, {asam:.3f} from the time outside the gradients; whole steps {', '.join(both)}"
+    )
+
+
+def peaks(kind: str, *names: str) -> str:
+    peak = result("memory")["sets"][kind]["peak"]
+    return ", ".join(f"{peak[name]:.2f}" for name in names)
+
+
+def operations(name: str, counts: str, shapes: str) -> str:
+    sets = result("operations")["sets"]
+    found = [sets[f"{count} of {shapes}"][name] for count in counts.split()]
+    return f"| {name} | {' | '.join(map(str, found))} |".replace("foreach", ", foreach").replace(
+        " ,", ","
+    )
+
+
+def claims() -> Iterator[tuple[str, Callable[[], str]]]:
+    """Document, and the words that must stand in it."""
+    yield "README.md", lost
+    yield (
+        "README.md",
+        lambda: " and\n".join(f"{gain.value:.1f}" for gain in gains("reported")).join(
+            ("by ", " (a)")
+        ),
+    )
+    yield "README.md", rise
+    yield "README.md", constant
+    yield "docs/measures.md", spreads
+    yield "docs/speed.md", orders
+    yield "docs/speed.md", whole
+    yield "docs/speed.md", outside
+    yield "docs/speed.md", lambda: against("WRN-28-10", "SAM", "ASAM").join(("| 0.9, 0.9 | ", " |"))
+    yield (
+        "docs/speed.md",
+        lambda: against("WRN-28-10", "SAM, fused", "ASAM, fused").join(("| 0.6, 0.4 | ", " |")),
+    )
+    yield (
+        "docs/speed.md",
+        lambda: against("many small", "SAM", "ASAM").join(("| 0.6, 0.6 | ", " |")),
+    )
+    yield (
+        "docs/speed.md",
+        lambda: f"we are at {copies('SAM, fused'):.1f} and {copies('ASAM, fused'):.1f}",
+    )
+    yield (
+        "docs/speed.md",
+        lambda: f"without a compiler: {copies('SAM'):.1f} and {copies('ASAM'):.1f} copies",
+    )
+    yield (
+        "docs/speed.md",
+        lambda: (
+            f"pytorch-optimizer, takes {copies('SAM, pytorch-optimizer'):.1f} and "
+            f"{copies('ASAM, pytorch-optimizer foreach'):.1f}; the published loop takes "
+            f"{copies('SAM, published loop'):.1f} and {copies('ASAM, published loop'):.1f}"
+        ),
+    )
+    for kind, orders_of in (("WRN-28-10", ""), ("WRN-28-10", ", p = ∞"), ("many small", ", p = ∞")):
+        names = [f"{name}{orders_of}" for name in ("SAM", "ASAM")]
+        yield (
+            "docs/speed.md",
+            lambda kind=kind, names=names: peaks(kind, *names).join(("| 1 × parameters | ", " |")),
+        )
+    for name in ("SAM", "ASAM"):
+        for form in ("", ", fused", ", model="):
+            yield "docs/speed.md", lambda name=f"{name}{form}": beyond(name)
+        yield "docs/speed.md", lambda name=name: operations(name, "10 100 1000", "64×64")
+        yield "docs/speed.md", lambda name=name: operations(name, "10 100 1000", "four shapes")
+        for peer in ("published loop", "pytorch-optimizer", "pytorch-optimizer foreach"):
+            yield (
+                "docs/speed.md",
+                lambda name=f"{name}, {peer}": operations(name, "10 100 1000", "64×64"),
+            )
+
+
+@pytest.mark.parametrize(("document", "words"), list(claims()))
+def test_a_document_says_what_the_result_says(document: str, words: Callable[[], str]) -> None:
+    text = " ".join((ROOT / document).read_text(encoding="utf-8").split())
+    expected = " ".join(words().split())
+    assert expected in text
