@@ -23,7 +23,7 @@ ROWS = (
     {"ball", "objective", "data", "models"},
     {"optim", "sharpness", "symmetry"},
     {""},
-    {"train", "ensemble"},
+    {"train", "ensemble", "integrations"},
     {"record"},
     {"compare", "analysis"},
     {"experiments"},
@@ -39,6 +39,8 @@ WINGS = {path.parent.name for path in (SOURCE / "experiments").glob("*/__init__.
 DOORS = {
     "matplotlib": ("record", "compare", "analysis", "experiments"),
     "torch.distributed": ("train", "optim._sharded", "objective"),
+    "lightning": ("integrations",),
+    "transformers": ("integrations",),
 }
 HEAVY = {"matplotlib", "PIL", "pyarrow", "sklearn", "tqdm", "tyro", "scipy", "torchvision"}
 
@@ -237,7 +239,8 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_library_loads_nothing_heavier_than_torch() -> None:
     """Neither `import flatmin` nor any part below the experiments; torch itself may load tqdm."""
-    names = [name for name in FILES if name.split(".")[0] not in {"cli", "__main__", "experiments"}]
+    own = {"cli", "__main__", "experiments", "integrations"}  # their framework is what they are for
+    names = [name for name in FILES if name.split(".")[0] not in own]
     imports = ", ".join(f"flatmin.{name}" if name else "flatmin" for name in names)
     assert not (loaded_by(f"import {imports}") - loaded_by("import torch")) & HEAVY
 

@@ -1,0 +1,1 @@
+"""Doors into other people's training loops; each file needs the framework that it is named for."""
