@@ -59,4 +59,6 @@ def _flat(t: Tensor, *, wide: bool) -> Tensor:
         t = t.to_dense()
     if t.is_complex():
         t = torch.view_as_real(t.resolve_conj())
-    return t.reshape(-1).to(torch.float64 if wide else torch.promote_types(t.dtype, torch.float32))
+    half = t.dtype in (torch.float16, torch.bfloat16)
+    t = t.reshape(-1)
+    return t.double() if wide else t.float() if half else t
