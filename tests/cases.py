@@ -7,22 +7,41 @@ in ``tests/optim`` make for all of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flatmin import ASAM, SAM
+from flatmin import ASAM, GSAM, MSAM, SAM, SSAM, WSAM, AsyncSAM, FriendlySAM
 
 Build = Callable[..., Optimizer]
+
+
+class CoupledWSAM(WSAM):
+    """WSAM by another name, for it takes another way through the step."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, decoupled=False, **options)
+
 
 VARIANTS: dict[str, Build] = {
     "SAM": partial(SAM, rho=0.05),
     "ASAM": partial(ASAM, rho=0.5),
+    "GSAM": partial(GSAM, rho=0.05),
+    "FriendlySAM": partial(FriendlySAM, rho=0.05),
+    "WSAM": partial(WSAM, rho=0.05),
+    "CoupledWSAM": partial(CoupledWSAM, rho=0.05),
+    "SSAM": partial(SSAM, rho=0.05),
+}
+
+ONE_PASS: dict[str, Build] = {
+    "MSAM": partial(MSAM, rho=0.05),
+    "AsyncSAM": partial(AsyncSAM, rho=0.05),
 }
 
 BASES: dict[str, Build] = {
@@ -33,7 +52,31 @@ BASES: dict[str, Build] = {
     "Adadelta": partial(torch.optim.Adadelta, lr=0.5, rho=0.8),
 }
 
-PAIRS = list(itertools.product(VARIANTS, BASES))
+
+# What all climb with is tested with these; the others bring only what they do with gradients.
+ORIGINALS = ("SAM", "ASAM")
+OTHERS_SLOWLY = [
+    pytest.param(variant, marks=[] if variant in ORIGINALS else pytest.mark.slow)
+    for variant in VARIANTS
+]
+
+# They take a perturbation for each part of a batch.
+IN_PARTS = [variant for variant in VARIANTS if variant not in ("FriendlySAM", "WSAM")]
+
+
+def pairs(variants: Iterable[str] = VARIANTS) -> list[Any]:
+    """Variants with bases; those that are no original meet all but one in slow tests."""
+    return [
+        pytest.param(
+            variant,
+            base,
+            marks=[] if base == "SGD" or variant in ORIGINALS else pytest.mark.slow,
+        )
+        for variant, base in itertools.product(variants, BASES)
+    ]
+
+
+PAIRS = pairs()
 
 
 class Careless(SAM):

@@ -132,10 +132,10 @@ def operations(optimizer: Any, params: list[Tensor]) -> dict[str, int]:
     counts = {}
     for _ in range(2):  # the first step makes the state
         for p in params:
-            p.grad = torch.ones_like(p)
+            p.grad = torch.rand_like(p)
         with Count() as around, optimizer.perturbed():
             for p in params:
-                p.grad = torch.ones_like(p)
+                p.grad = torch.rand_like(p)
         made = len(params)
         with Count() as step:
             optimizer.step()

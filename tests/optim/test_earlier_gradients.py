@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases import PAIRS, VARIANTS, Careless, build, same
+from cases import IN_PARTS, VARIANTS, Careless, build, pairs, same
 
 SOURCE = torch.Generator().manual_seed(0)
 INPUTS = torch.randn(12, 4, generator=SOURCE, dtype=torch.float64)
@@ -178,7 +178,7 @@ def all_in_one(optimizer: Any, model: nn.Module) -> None:
         block_by_block(optimizer, model)
 
 
-@pytest.mark.parametrize(("variant", "base"), PAIRS)
+@pytest.mark.parametrize(("variant", "base"), pairs(IN_PARTS))
 def test_parts_one_by_one_are_the_parts_in_one_block(variant: str, base: str) -> None:
     models = network(), network()
     for parts, model in zip((one_by_one, all_in_one), models, strict=True):

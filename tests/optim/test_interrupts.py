@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases import VARIANTS, Zoo, assert_same_bits, bits, build, same
+from cases import OTHERS_SLOWLY, VARIANTS, Zoo, assert_same_bits, bits, build, same
 from flatmin import SAM
 from flatmin.optim._blocks import Blocks
 
@@ -75,7 +75,7 @@ def every_interrupt(optimizer: Any, module: nn.Module, stride: int = 1) -> list[
     """The numbers of those that leave another weight."""
     wrong: list[int] = []
     start = {name: p.detach().clone() for name, p in module.named_parameters()}
-    for n in range(1, 2000, stride):
+    for n in range(1, 4000, stride):
         optimizer.zero_grad()
         module().backward()
 
@@ -97,7 +97,7 @@ def every_interrupt(optimizer: Any, module: nn.Module, stride: int = 1) -> list[
 
 @pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 11])
 @pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", OTHERS_SLOWLY)
 def test_an_interrupt_between_any_two_calls(variant: str, given: bool, stride: int) -> None:
     """On the way in and on the way back; the weights are there when it has been handled."""
     module = Parameters()

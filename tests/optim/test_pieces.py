@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases import VARIANTS
+from cases import OTHERS_SLOWLY, VARIANTS
 from flatmin.ball import Ball
 from flatmin.optim import SAM, _fused, _pieces
 from flatmin.scale import Elementwise, Filterwise, Layerwise
@@ -73,7 +73,7 @@ def by_the_ball(variant: str, p: float, dtype: torch.dtype = torch.float64) -> l
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, math.inf])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", OTHERS_SLOWLY)
 def test_pieces_together_make_the_shift_of_the_ball(variant: str, p: float) -> None:
     def build(base: Any) -> Any:
         return VARIANTS[variant](base, p=p)
@@ -104,7 +104,7 @@ def test_the_parameters_are_cut_in_every_way() -> None:
 
 @compiles
 @pytest.mark.parametrize("p", [1.5, 2.0, math.inf])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", OTHERS_SLOWLY)
 def test_fused_is_the_same_step(variant: str, p: float) -> None:
     def build(base: Any) -> Any:
         return VARIANTS[variant](base, p=p, fused=True)
@@ -248,7 +248,7 @@ def test_two_models_with_the_same_names_in_one_group() -> None:
 
 @pytest.mark.parametrize("fused", [False, pytest.param(True, marks=[pytest.mark.slow, warned])])
 @pytest.mark.parametrize("size", [1e-25, 1e-30, 1e22])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", OTHERS_SLOWLY)
 def test_the_size_of_the_gradient_does_not_matter(variant: str, size: float, fused: bool) -> None:
     """Squares that vanish or overflow in float32 do not: the shift is that of a gradient of one."""
     shifts = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases import VARIANTS, build, same
+from cases import OTHERS_SLOWLY, VARIANTS, build, same
 
 
 def network() -> nn.Module:
@@ -30,7 +30,7 @@ def step(optimizer: Any, model: nn.Module) -> None:
 
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, float("inf")])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", OTHERS_SLOWLY)
 def test_other_defaults_of_torch_change_nothing(variant: str, p: float, given: bool) -> None:
     """No tensor is made where, or as, the user's defaults would have it: on ``meta`` it shows."""
     ends = []

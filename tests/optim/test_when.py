@@ -209,9 +209,12 @@ def matrices_and_rest(model: nn.Module) -> list[torch.optim.Optimizer]:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v not in ("FriendlySAM", "WSAM")])
 def test_several_bases_climb_in_one_ball(variant: str, loop: Any) -> None:
-    """The shift is that of one optimizer over all; each base takes its own step with the result."""
+    """The shift is that of one optimizer over all; each base takes its own step with the result.
+
+    Two variants do more in their step than their bases do, and cannot be taken apart so.
+    """
     model, twin = network(), network()
     optimizer = VARIANTS[variant](matrices_and_rest(model))
     bases = matrices_and_rest(twin)

@@ -77,6 +77,8 @@ class Blocks(Variant, ABC):
         before = (False, None) if visit.parts is None else (visit.climbed, visit.failure)
         visit.failure = before[1]
         visit.share = self._share()
+        visit.perturbed |= visit.share > 0
+        visit.aside.clear()
         visit.open, visit.climbed, visit.ever = True, True, True
         try:
             with (
@@ -100,6 +102,7 @@ class Blocks(Variant, ABC):
         except BaseException:
             # Half a gradient must not become a step.
             gradients.drop(self.param_groups)
+            visit.aside.clear()
             visit.climbed, visit.failure = before
             raise
         finally:

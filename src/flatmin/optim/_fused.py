@@ -44,6 +44,15 @@ def _unheld() -> int:
     return sys.getrefcount(param.grad)
 
 
+def is_shared(grad: Tensor) -> bool:
+    """Whether the memory of a gradient is somebody else's too, such as a bucket of DDP."""
+    storage = grad.untyped_storage()
+    return bool(
+        torch._C._storage_Use_Count(storage._cdata) > _OWN_USES
+        or storage.nbytes() != grad.numel() * grad.element_size()
+    )
+
+
 def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
     """Whether to fuse: large, ordinary, and with a gradient whose memory nobody else looks at.
 
@@ -54,8 +63,7 @@ def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
         and weight.numel() >= _WORTH_IT
         and weight.is_floating_point()
         and weight.dtype == grad.dtype
-        and torch._C._storage_Use_Count(grad.untyped_storage()._cdata) <= _OWN_USES
-        and grad.untyped_storage().nbytes() == grad.numel() * grad.element_size()
+        and not is_shared(grad)
         and not torch.equal(_sample(weight), _sample(grad))
     )
 

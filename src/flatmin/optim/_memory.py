@@ -1,53 +1,74 @@
 """What a variant remembers of each parameter, kept where the base keeps its own.
 
-So it is saved, loaded, cast and sharded with the state of the base.
+So it is saved, loaded, cast and sharded with the state of the base. Write it after the base has
+stepped: many bases take an entry that is not empty for one that they have begun.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from flatmin.optim import _sharded
+from flatmin.optim._pieces import clones
 from flatmin.optim._several import Several
 
 
-def renewed(
-    base: Optimizer,
-    key: str,
-    inside: Callable[[dict[str, Any]], bool],
-    new: Callable[[Tensor, Tensor | None], Tensor | None],
-) -> Callable[[], None]:
-    """Compute what is to be remembered, before the base steps, and write it after.
+class Memory:
+    """One tensor of each parameter, under one name in the states of the base."""
 
-    Before, since a base may change gradients; after, since many take an entry in the state that is
-    not empty for one that they have begun.
+    def __init__(self, base: Optimizer, key: str, inside: Callable[[dict[str, Any]], bool]) -> None:
+        """Look into the states of the groups that are inside."""
+        owners = base.optimizers if isinstance(base, Several) else (base,)
+        self._key = key
+        self._owners = {
+            p: owner.state
+            for owner in owners
+            for group in owner.param_groups
+            if inside(group)
+            for p in group["params"]
+        }
 
-    Args:
-        base: The optimizer, or several as one, that owns the state.
-        key: Its name in the state of a parameter.
-        inside: Whether a group is remembered.
-        new: Parameter and what was remembered of it, if anything, to what shall be.
+    @property
+    def params(self) -> list[Tensor]:
+        """The parameters of these groups."""
+        return list(self._owners)
 
-    Returns:
-        What writes it.
-    """
-    owners = base.optimizers if isinstance(base, Several) else (base,)
-    values = [
-        (owner.state, p, new(p, owner.state.get(p, {}).get(key)))
-        for owner in owners
-        for group in owner.param_groups
-        if inside(group)
-        for p in group["params"]
-    ]
+    def read(self) -> dict[Tensor, Tensor]:
+        """What is remembered, where anything is."""
+        found = {p: state.get(p, {}).get(self._key) for p, state in self._owners.items()}
+        return {p: value for p, value in found.items() if value is not None}
 
-    def write() -> None:
-        for state, p, value in values:
-            if value is not None:
-                state.setdefault(p, {})[key] = value
-            elif key in state.get(p, {}):
-                del state[p][key]
+    def write(self, values: dict[Tensor, Tensor]) -> None:
+        """Remember this; of a parameter that is not among them, nothing."""
+        for p, state in self._owners.items():
+            if p in values:
+                state.setdefault(p, {})[self._key] = values[p]
+            elif self._key in state.get(p, {}):
+                del state[p][self._key]
 
-    return write
+
+def gradients_of(params: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+    """The gradients that there are, each spread over processes as its parameter is."""
+    return {p: _sharded.summed(p.grad.detach(), p) for p in params if p.grad is not None}
+
+
+def copied(new: dict[Tensor, Tensor], old: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+    """Copies of new tensors, in the memory of old ones where that fits."""
+    fits = {p for p, t in new.items() if p in old and _alike(old[p], t)}
+    rest = [p for p in new if p not in fits]
+    with torch.no_grad():
+        if fits:
+            torch._foreach_copy_(
+                [old[p] for p in new if p in fits], [new[p] for p in new if p in fits]
+            )
+        fresh = dict(zip(rest, clones([new[p] for p in rest]), strict=True)) if rest else {}
+    return {p: old[p] if p in fits else fresh[p] for p in new}
+
+
+def _alike(old: Tensor, new: Tensor) -> bool:
+    return not old.is_sparse and not new.is_sparse and old.shape == new.shape

@@ -135,11 +135,6 @@ class Perturbed(Blocks):
         if self._replay:
             self._replay.forget()
 
-    def _has_learned(self) -> bool:
-        """Whether a backward has been; checkpoints step with zeros to see what the state is."""
-        params = gradients.parameters(self.param_groups)
-        return any(p.grad is not None and gradients.is_anything(p.grad) for p in params)
-
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
         """Run both passes of a closure; give what the first call returned."""
         visit, params = self._visit, gradients.parameters(self.param_groups)

@@ -72,7 +72,7 @@ class Piece:
         support = support.to(weights[0].device)
         shift = self.ball.direction(_widened(self.weights), _widened(self.grads), support)
         self.keep_whole(saved)
-        saved.old.append((weights, _clones(weights)))
+        saved.old.append((weights, clones(weights)))
         torch._foreach_add_(weights, list(shift.values()), alpha=self.sign * length)
 
     def keep_whole(self, saved: Saved) -> None:
@@ -122,7 +122,7 @@ class Fused(Piece):
 
 def pieces_of(
     params: Sequence[Tensor],
-    direction: Callable[[Tensor], Tensor | None],
+    directions: Callable[[], Sequence[Tensor | None]],
     ball: Ball,
     sign: float,
     names: list[str | None],
@@ -133,17 +133,16 @@ def pieces_of(
     pairs: Pairs = []
     fuse: set[str] = set()
     taken: set[str] = set()
-    for i, (name, p) in enumerate(zip(names, params, strict=True)):
+    # What somebody else looks at must stay what it is: a gradient that the user holds, or a
+    # direction that is none.
+    held = [not fused or _fused.is_held(p) for p in params]
+    for i, (name, p, g) in enumerate(zip(names, params, directions(), strict=True)):
         # Two models that share an optimizer may have names in common.
         known = name if name and name not in taken else f"{i}.{name or ''}"
         taken.add(known)
-        # What somebody else looks at must stay what it is: a gradient that the user holds, or a
-        # direction that is none.
-        held = not fused or _fused.is_held(p)
-        g = direction(p)
         if g is not None:
             pairs.append((known, p, g))
-            if not held and g is p.grad:
+            if not held[i] and g is p.grad:
                 fuse.add(known)
     return list(cut(ball, sign, pairs, fuse=fuse))
 
@@ -235,7 +234,8 @@ def _is_flat(w: Tensor, g: Tensor) -> bool:
     return True
 
 
-def _clones(tensors: list[Tensor]) -> list[Tensor]:
+def clones(tensors: list[Tensor]) -> list[Tensor]:
+    """Copies of all, in one operation where torch has it."""
     if hasattr(torch, "_foreach_clone"):  # torch 2.8 and newer
         return list(torch._foreach_clone(tensors))
     return [t.clone() for t in tensors]

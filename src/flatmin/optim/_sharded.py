@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 Spread = tuple[Any, tuple[Any, ...]]
 """Device mesh and placements of a sharded tensor."""
@@ -104,3 +105,22 @@ def agree(flag: bool, groups: Iterable[dict[str, Any]]) -> bool:
             torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MIN, group=team)
             flag = bool(vote.item())
     return flag
+
+
+def replicas(model: Module | None) -> Any:
+    """The processes among which DDP averages the gradients of a model; None if there are none."""
+    if model is None or not active():
+        return None
+    from torch.nn.parallel import DistributedDataParallel
+
+    kinds = (m for m in model.modules() if isinstance(m, DistributedDataParallel))
+    found = next(kinds, None)
+    return None if found is None else found.process_group
+
+
+def differ(numbers: Tensor, team: Any) -> list[bool]:
+    """Which of some numbers are not the same on all processes of a team."""
+    parts = [torch.empty_like(numbers) for _ in range(torch.distributed.get_world_size(team))]
+    torch.distributed.all_gather(parts, numbers, group=team)
+    stack = torch.stack(parts)
+    return [bool(different) for different in (stack != stack[0]).any(dim=0)]

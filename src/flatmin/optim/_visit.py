@@ -63,6 +63,11 @@ class Visit:
         told: The warnings that were given; each is given once.
         report: Of the last climb.
         share: Inside a block, the part of rho with which it perturbs.
+        aside: What a variant keeps of the block for the step.
+        sizes: The norms of the gradients that the block left, where ``aside`` goes by them.
+        taken: Steps that a rule was asked for.
+        perturbed: Whether one of them was due.
+        synced: Whether both gradients were seen to be of the same processes.
         square: The squared norm of the first gradient, if a rule has looked at it.
     """
 
@@ -78,6 +83,11 @@ class Visit:
     report: StepReport | None = None
     share: float = 0.0
     square: float | None = None
+    aside: dict[Tensor, Tensor] = field(default_factory=dict)
+    sizes: list[Tensor] = field(default_factory=list)
+    taken: int = 0
+    perturbed: bool = False
+    synced: bool = False
 
     def watch(self, params: Iterable[Tensor]) -> None:
         """Notice whether what comes is added to the gradients of now."""
@@ -93,6 +103,7 @@ class Visit:
     def reset(self) -> None:
         """The gradients in place were not made in a block, if there are any."""
         self.climbed, self.failure, self.square = False, None, None
+        self.aside.clear()
 
     def add_rise(self, loss: Any, worst: Any) -> None:
         """Complete the report with the losses of both passes."""
@@ -107,6 +118,8 @@ class Visit:
             failure=self.failure,
             told=set(self.told),
             report=self.report,
+            aside=dict(self.aside),
+            sizes=list(self.sizes),
         )
 
     @property

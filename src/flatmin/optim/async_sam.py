@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flatmin.optim._memory import renewed
+from flatmin.optim._memory import Memory, copied, gradients_of
 from flatmin.optim._one_pass import OnePass
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale
@@ -71,19 +71,14 @@ class AsyncSAM(OnePass):
     ) -> None:
         super().__init__(base, rho, scale=scale, p=p, model=model, fused=fused, when=when)
 
-    def _direction(self, param: Tensor, state: Mapping[str, Any]) -> Tensor | None:
-        last: Tensor | None = state.get("sam_last")
-        return last
+    def _directions(
+        self, params: Sequence[Tensor], states: Mapping[Tensor, Any]
+    ) -> list[Tensor | None]:
+        return [states.get(p, {}).get("sam_last") for p in params]
 
     def _step(self) -> None:
-        write = renewed(self.base, "sam_last", self._climbs, _copied)
+        # Copied before the base steps, which may change gradients.
+        memory = Memory(self.base, "sam_last", self._climbs)
+        last = copied(gradients_of(memory.params), memory.read())
         super()._step()
-        write()
-
-
-def _copied(param: Tensor, old: Tensor | None) -> Tensor | None:
-    """The gradient that is stepped with, in the memory of the one before."""
-    grad = param.grad
-    if grad is None or old is None or grad.is_sparse or old.is_sparse:
-        return None if grad is None else grad.detach().clone()
-    return old.copy_(grad.detach())
+        memory.write(last)

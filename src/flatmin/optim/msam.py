@@ -72,7 +72,12 @@ class MSAM(OnePass):
     ) -> None:
         super().__init__(base, rho, scale=scale, p=p, model=model, fused=fused, when=when)
 
-    def _direction(self, param: Tensor, state: Mapping[str, Any]) -> Tensor | None:
+    def _directions(
+        self, params: Sequence[Tensor], states: Mapping[Tensor, Any]
+    ) -> list[Tensor | None]:
+        return [self._momentum(states.get(p, {})) for p in params]
+
+    def _momentum(self, state: Mapping[str, Any]) -> Tensor | None:
         if state and not {"momentum_buffer", "exp_avg"} & state.keys():
             raise RuntimeError(
                 f"MSAM climbs along the momentum of its base, and {type(self.base).__name__} keeps "
