@@ -88,7 +88,8 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
     # Crops and flips were once fields of the configuration, and are settings of the data.
     then = saved.get("settings", {name: saved["config"].get(name) for name in own["settings"]})
     once = {} if "settings" in saved else own["settings"]
-    before = {name: value for name, value in saved["config"].items() if name not in once}
+    kept = {name: value for name, value in saved["config"].items() if name not in once}
+    before = {**plain(TrainConfig()), **kept}  # a field that came later was as it is by default
     pairs = [(before, own["config"]), (then, own["settings"])]
     differing = [
         f"{name} was {was.get(name)!r} and is {now.get(name)!r}"
