@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from flatmin.experiments import ABOUT, TITLE, discover
-from flatmin.record.blocks import Grid, Heading, Link, Mark, Paragraph, html_page, markdown, written
+from flatmin.record.blocks import (
+    Grid,
+    Heading,
+    Link,
+    Mark,
+    Paragraph,
+    Row,
+    html_page,
+    markdown,
+    written,
+)
 from flatmin.record.page import count, publish, publish_index
 from flatmin.record.store import read_record, run_item
 
@@ -59,7 +69,7 @@ def test_the_page_of_an_item(out: Path) -> None:
     assert "**QUICK**" in page
     assert "| 2 + 2 = 4 | 4 \\| four | 4 | ✓ holds |" in page
     assert "| it is nice |  | no taste here | – not judged |" in page
-    assert "![A made-up item](fig90.png)" in page
+    assert "![A made-up item. 4; no](fig90.png)" in page  # with its numbers
     assert "| 1.235 | x\\|y |\n| 1e-12 | – |" in page
     assert (out / "fig90.png").read_bytes().startswith(b"\x89PNG")
 
@@ -78,14 +88,44 @@ def test_the_index_stands_alone(out: Path) -> None:
     assert publish_index(discover(), out, title=TITLE, about=ABOUT) == []
     outline = Outline((out / "index.html").read_text())
     assert outline.open == []
-    assert {"#fig90", "fig90.png"} == set(outline.links)  # nothing from elsewhere
-    assert outline.ids == ["fig90"]
+    assert {"#fig90", "fig90.png", "#main", "#top"} == set(outline.links)  # nothing from elsewhere
+    assert outline.ids == ["top", "main", "fig90"]
     assert "Not computed yet: flatmin run table91." in outline.text
     assert "it is <prime>" in outline.text
     assert "Note that 2 < 4 & so on." in outline.text
     page = (out / "index.md").read_text()
-    assert page.index("| item | claim |") < page.index("## fig90")
-    assert "| [fig90](fig90.md) | it is <prime> | yes | no | ✗ does not hold |" in page
+    assert "- [fig90](fig90.md) A made-up item: ✓ 1, ✗ 1, – 1\n" in page
+    assert "(QUICK):** fig90." in page
+
+
+def test_the_index_begins_with_what_was_found(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = discover()["fig90"].load()
+    monkeypatch.setattr(experiment, "finding", lambda record: "It is 4.", raising=False)
+    publish_index(discover(), out, title=TITLE, about=ABOUT)
+    page = (out / "index.md").read_text()
+    assert "1. It is 4. [fig90](fig90.md)" in page
+    assert page.index("## What was found") < page.index("## Claim by claim")
+    text = (out / "index.html").read_text()
+    assert '<li>It is 4. <a href="#fig90">fig90</a></li>' in text
+    assert text.index("It is 4.") < text.index("<details")
+
+
+def test_a_row_is_a_card_on_a_phone() -> None:
+    """The names of the columns go with each cell, the verdict first."""
+    page = html_page("t", [Grid(("claim", "verdict"), [["c", Mark(None)]])])
+    assert '<td data-label="claim">c</td>' in page
+    assert '<td class="verdict" data-label="verdict">' in page
+    assert '<th scope="col">claim</th>' in page
+
+
+def test_an_item_opens_to_its_claims() -> None:
+    claims = Grid(("claim", "verdict"), [["c", Mark(True)], ["d", Mark(False)], ["e", Mark(True)]])
+    row = Row("fig1", "A title", claims)
+    assert row.marks == ["✓ 2", "✗ 1"]
+    outline = Outline(html_page("t", [row]))
+    assert outline.open == []
+    assert "fig1 A title ✓ 2 ✗ 1" in " ".join(outline.text.split())
+    assert markdown([row, row]) == "- [fig1](fig1.md) A title: ✓ 2, ✗ 1\n" * 2
 
 
 def test_changed_options_are_named(out: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flatmin.record.item import Item
 
-TITLE = "The report, item by item"
+TITLE = "A report on ASAM, reproduced"
 ABOUT = (
     "The report is “Adaptive Sharpness-Aware Minimization (ASAM) for Scale-Invariant Learning of "
     "Deep Neural Networks” by Gomez Donoso, Ghenassia and Vannier (EPFL)"

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flatmin.record.sheet import SHEET
+
 
 @dataclass(frozen=True, slots=True)
 class Heading:
@@ -30,6 +32,14 @@ class Image:
 
     file: str
     description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found, a sentence each, with the items that show it."""
+
+    sentences: Sequence[tuple[str, str]]
+    """Sentences and the names of their items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +76,30 @@ class Grid:
     folded: bool = False
 
 
-Block = Heading | Paragraph | Image | Grid
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An item in one line that opens to its claims in HTML; in Markdown the line alone."""
+
+    item: str
+    title: str
+    claims: Grid
+
+    @property
+    def marks(self) -> list[str]:
+        """How many claims are of each kind, such as ``✓ 3``; kinds without a claim are left out."""
+        kinds = [cell.kind for row in self.claims.rows for cell in row if isinstance(cell, Mark)]
+        return [f"{_SIGNS[kind]} {kinds.count(kind)}" for kind in _SIGNS if kind in kinds]
+
+
+_SIGNS = {"holds": "✓", "fails": "✗", "open": "–"}
+
+Block = Heading | Paragraph | Findings | Image | Grid | Row
 
 
 def markdown(blocks: Sequence[Block]) -> str:
     """Write blocks as Markdown (with GitHub's tables)."""
-    return "\n\n".join(_markdown(block) for block in blocks) + "\n"
+    parts = [_markdown(block) for block in blocks]
+    return re.sub(r"(?m)(^- .*\n)\n(?=- )", r"\1", "\n\n".join(parts)) + "\n"
 
 
 def html_page(title: str, blocks: Sequence[Block]) -> str:
@@ -80,8 +108,10 @@ def html_page(title: str, blocks: Sequence[Block]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_SHEET}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{SHEET}</style>\n</head>\n"
+        f'<body id="top">\n<a class="skip" href="#main">Skip to the results</a>\n'
+        f'<main id="main">\n{body}\n</main>\n</body>\n</html>\n'
     )
 
 
@@ -105,8 +135,15 @@ def _markdown(block: Block) -> str:
             return f"{'#' * block.level} {block.text}"
         case Paragraph():
             return block.text
+        case Findings():
+            return "\n".join(
+                f"{i}. {text} [{item}]({item}.md)"
+                for i, (text, item) in enumerate(block.sentences, 1)
+            )
         case Image():
             return f"![{block.description}]({block.file})"
+        case Row():
+            return f"- [{block.item}]({block.item}.md) {block.title}: {', '.join(block.marks)}"
         case Grid():
             rows = [block.header, ["---"] * len(block.header), *block.rows]
             lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in rows]
@@ -125,19 +162,44 @@ def _html(block: Block) -> str:
     match block:
         case Heading():
             anchor = f' id="{html.escape(block.anchor)}"' if block.anchor else ""
-            return f"<h{block.level}{anchor}>{_inline(block.text)}</h{block.level}>"
+            back = '<a class="back" href="#top">to the top</a>\n' if block.anchor else ""
+            return f"{back}<h{block.level}{anchor}>{_inline(block.text)}</h{block.level}>"
+        case Findings():
+            lines = "\n".join(
+                f"<li>{_inline(text)} {_html_link(item)}</li>" for text, item in block.sentences
+            )
+            return f'<ol class="findings">\n{lines}\n</ol>'
+        case Row():
+            return _html_row(block)
         case Paragraph():
             return f"<p>{_inline(block.text)}</p>"
         case Image():
             file, description = html.escape(block.file), html.escape(block.description)
-            return f'<p><a href="{file}"><img src="{file}" alt="{description}"></a></p>'
+            return (
+                f'<p class="figure"><a href="{file}"><img src="{file}" alt="{description}"></a></p>'
+            )
         case Grid():
             return _html_grid(block)
 
 
+def _html_row(row: Row) -> str:
+    kinds = {sign: kind for kind, sign in _SIGNS.items()}
+    marks = " ".join(f'<span class="mark {kinds[mark[0]]}">{mark}</span>' for mark in row.marks)
+    return (
+        f'<details class="item"><summary><strong>{html.escape(row.item)}</strong> '
+        f'<span class="title">{_inline(row.title)}</span> {marks}</summary>\n'
+        f"{_html_grid(row.claims)}\n<p>{_html_link(row.item, 'figure, numbers and how')}</p>\n"
+        "</details>"
+    )
+
+
+def _html_link(item: str, words: str = "") -> str:
+    return f'<a href="#{html.escape(item)}">{html.escape(words or item)}</a>'
+
+
 def _html_grid(grid: Grid) -> str:
-    head = "".join(f"<th>{_inline(name)}</th>" for name in grid.header)
-    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in grid.rows)
+    head = "".join(f'<th scope="col">{_inline(name)}</th>' for name in grid.header)
+    rows = "\n".join(f"<tr>{''.join(map(_html_cell, grid.header, row))}</tr>" for row in grid.rows)
     table = (
         f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody></table></div>"
@@ -148,51 +210,17 @@ def _html_grid(grid: Grid) -> str:
     return f'<p class="caption">{title}</p>\n{table}' if title else table
 
 
-def _html_cell(cell: object) -> str:
+def _html_cell(name: str, cell: object) -> str:
+    label = f' data-label="{html.escape(name)}"'  # on a phone, where a row is a card
     if isinstance(cell, Mark):
-        return f'<td><span class="mark {cell.kind}">{cell.words}</span></td>'
+        return f'<td class="verdict"{label}><span class="mark {cell.kind}">{cell.words}</span></td>'
     if isinstance(cell, Link):
-        return f'<td><a href="#{html.escape(cell.item)}">{html.escape(cell.item)}</a></td>'
+        return f"<td{label}>{_html_link(cell.item)}</td>"
     number = ' class="number"' if isinstance(cell, int | float) else ""
-    return f"<td{number}>{_inline(written(cell))}</td>"
+    return f"<td{number}{label}>{_inline(written(cell))}</td>"
 
 
 def _inline(text: str) -> str:
     escaped = html.escape(text, quote=False)
     coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", coded)
-
-
-_SHEET = """
-:root { color-scheme: light; --ink: #222; --faint: #6b6b6b; --line: #e2e2e2; --link: #0b5a99; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 5rem; }
-h1 { font-size: 1.9rem; line-height: 1.25; margin: 0 0 .6rem; }
-h2 { font-size: 1.35rem; line-height: 1.3; margin: 3.2rem 0 .6rem; padding-top: 1.2rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
-p { margin: .6rem 0; max-width: 46rem; }
-p:has(img) { max-width: none; }
-a { color: var(--link); text-decoration: none; }
-a:hover { text-decoration: underline; }
-img { display: block; max-width: 100%; height: auto; margin: 1rem auto; }
-code { font: .88em ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  background: #f4f4f4; border-radius: 3px; padding: .1em .3em; overflow-wrap: anywhere; }
-.caption { font-weight: 600; margin-top: 1.6rem; }
-.table { overflow-x: auto; margin: .5rem 0 1rem; }
-table { border-collapse: collapse; font-size: .875rem; line-height: 1.4; min-width: 50%; }
-th, td { text-align: left; vertical-align: top; padding: .4rem .8rem .4rem 0;
-  border-bottom: 1px solid var(--line); }
-th { color: var(--faint); font-weight: 600; border-bottom-color: #bbb; white-space: nowrap; }
-td { overflow-wrap: break-word; }
-td.number { font-variant-numeric: tabular-nums; }
-.mark { display: inline-block; white-space: nowrap; border-radius: 1rem; padding: 0 .6rem;
-  font-size: .8rem; font-weight: 600; }
-.holds { background: #e0f2e9; color: #00623f; }
-.fails { background: #fbe3d8; color: #9a3c00; }
-.open { background: #efefef; color: #555; }
-details { margin: .5rem 0; }
-summary { cursor: pointer; color: var(--faint); font-size: .875rem; }
-"""

@@ -44,7 +44,7 @@ class Table:
 
 
 class Experiment(Protocol):
-    """What the file of an item defines; ``answer``, ``tables`` and ``notes`` may be left out.
+    """What an item defines; ``answer``, ``finding``, ``tables`` and ``notes`` may be left out.
 
     Its configuration may name in ``shares`` folders beside the scratch folder in which several
     items keep parts that they all need.
@@ -64,6 +64,9 @@ class Experiment(Protocol):
 
     def answer(self, record: dict[str, Any]) -> str:
         """Answer an open question in plain words, with intervals, at the head of the page."""
+
+    def finding(self, record: dict[str, Any]) -> str:
+        """Say what was found in one sentence with its number, for the head of the page of all."""
 
     def tables(self, record: dict[str, Any]) -> list[Table]:
         """Give tables for the page."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flatmin.record.blocks import (
     Block,
+    Findings,
     Grid,
     Heading,
     Image,
-    Link,
     Mark,
     Paragraph,
+    Row,
     html_page,
     markdown,
     written,
@@ -25,6 +27,7 @@ from flatmin.record.store import read_record
 from flatmin.record.style import house_style
 
 _HEADER = ("claim", "in the report", "here", "verdict")
+_LONG = 8  # rows above which a table is closed at first
 
 
 def publish(item: Item, record: dict[str, Any], out: Path) -> list[Verdict]:
@@ -62,8 +65,10 @@ def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: st
     Returns:
         A sentence for each record that cannot be used.
     """
-    overview: list[list[object]] = []
+    rows: list[Row] = []
     sections: list[Block] = []
+    found: list[tuple[str, str]] = []
+    quick: list[str] = []
     absent: list[str] = []
     problems: list[str] = []
     for name, item in items.items():
@@ -75,9 +80,11 @@ def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: st
             continue
         try:
             verdicts = publish(item, record, out)
-            blocks = _item_blocks(item.load(), record, verdicts, level=2)
-            rows = [[Link(name), v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts]
-            html_page(name, [Grid(("item", *_HEADER), rows), *blocks])  # whether it can be written
+            experiment = item.load()
+            blocks = _item_blocks(experiment, record, verdicts, level=2)
+            row = Row(name, record["title"], _claims(verdicts))
+            html_page(name, [row, *blocks])  # whether it can be written
+            finding = experiment.finding(record) if hasattr(experiment, "finding") else ""
         except Exception as error:  # what a record of another version holds can fail in any way
             if isinstance(error, OSError):  # of the disk
                 raise
@@ -85,10 +92,22 @@ def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: st
             problems.append(does_not_fit(name, error))
             continue
         sections += blocks
-        overview += rows
-    head: list[Block] = [Heading(title, 1), Paragraph(_summary(overview, absent, about))]
-    if overview:
-        head += [Grid(("item", *_HEADER), overview)]
+        rows.append(row)
+        found += [(finding, name)] if finding else []
+        quick += [name] if record["mode"] == "QUICK" else []
+    head: list[Block] = [Heading(title, 1)]
+    if quick:
+        head.append(
+            Paragraph(
+                f"**Small enough to try out, too small to quote (QUICK):** {', '.join(quick)}."
+            )
+        )
+    head.append(
+        Paragraph(f"{about}; every number of ours comes from the records beside this page.")
+    )
+    if found:
+        head += [Heading("What was found"), Findings(found)]
+    head += [Heading("Claim by claim"), Paragraph(_summary(rows, absent)), *rows]
     head += [Paragraph(f"**Not shown:** {problem}") for problem in problems]
     write_atomically(out / "index.html", html_page(title, [*head, *sections]))
     write_atomically(out / "index.md", markdown([*head, *sections]))
@@ -112,13 +131,17 @@ def count(verdicts: list[Verdict]) -> str:
     return f"{text}, {rest} not judged" if rest else text
 
 
-def _summary(overview: list[list[object]], absent: list[str], about: str) -> str:
-    marks = [cell for row in overview for cell in row if isinstance(cell, Mark)]
-    number = {kind: sum(m.kind == kind for m in marks) for kind in ("holds", "fails", "open")}
+def _claims(verdicts: list[Verdict]) -> Grid:
+    return Grid(_HEADER, [[v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts])
+
+
+def _summary(rows: list[Row], absent: list[str]) -> str:
+    cells = (cell for row in rows for line in row.claims.rows for cell in line)
+    kinds = [cell.kind for cell in cells if isinstance(cell, Mark)]
+    number = {kind: kinds.count(kind) for kind in ("holds", "fails", "open")}
     text = (
-        f"Of {len(marks)} claims, {number['holds']} hold here, {number['fails']} do not, and "
-        f"{number['open']} cannot be judged. {about}; every number of ours comes from the records "
-        "beside this page."
+        f"Of {len(kinds)} claims, the report's and our own questions, {number['holds']} hold here, "
+        f"{number['fails']} do not, and {number['open']} cannot be judged."
     )
     commands = ", ".join(f"`flatmin run {name}`" for name in absent)
     return f"{text} Not computed yet: {commands}." if absent else text
@@ -131,19 +154,27 @@ def _item_blocks(
     notes = experiment.notes(record) if hasattr(experiment, "notes") else []
     tables = experiment.tables(record) if hasattr(experiment, "tables") else []
     answers = [experiment.answer(record)] if hasattr(experiment, "answer") else []
-    rows = [[v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts]
+    shown = answers[0] if answers else "; ".join(v.measured for v in verdicts[:2])
     return [
         Heading(f"{name}: {record['title']}", level, anchor=name),
         Paragraph(f"**Claim.** {record['claim']}"),
         *(Paragraph(f"**Answer.** {answer}") for answer in answers),
         Paragraph(_mode(record)),
-        *([Grid(_HEADER, rows)] if rows else []),
-        Image(f"{name}.png", record["title"]),
+        *([_claims(verdicts)] if verdicts and level == 1 else []),  # else they are above
+        Image(f"{name}.png", f"{record['title']}. {_flat(shown)}".rstrip(". ")),
         *map(Paragraph, notes),
-        *(Grid(table.header, table.rows, table.title) for table in tables),
+        *(
+            Grid(table.header, table.rows, table.title, folded=len(table.rows) > _LONG)
+            for table in tables
+        ),
         Grid(("option", "value"), list(record["config"].items()), "Options", folded=True),
         Grid(("", ""), _origin(record["provenance"]), "Where this comes from", folded=True),
     ]
+
+
+def _flat(text: str) -> str:
+    """Without what a description of a picture cannot hold."""
+    return re.sub(r"[*`\[\]\n]+", " ", text).replace("  ", " ")
 
 
 def _mode(record: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from flatmin.record.progress import progress
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FULL", "QUICK", "answer", "check", "draw", "notes", "run", "tables"]
+__all__ = ["FULL", "QUICK", "answer", "check", "draw", "finding", "notes", "run", "tables"]
 
 KEPT, CHEAP = 0.95, 1.2  # the aim: this part of ASAM's gain, for so many times SGD's seconds
 _FITS = 95.0  # % of training labels, wrong ones among them, that a base must know for a control
@@ -135,6 +135,21 @@ def answer(record: dict[str, Any]) -> str:
         f"{text} Of the forms that take at most {CHEAP} times SGD's seconds, {best} keeps most of "
         f"it: {share_of(found, best)} of the gain at {found[best]['gradients']:.2f} times the "
         f"gradients and {found[best]['seconds']:.2f} times the seconds."
+    )
+
+
+def finding(record: dict[str, Any]) -> str:
+    """What is to be had for little."""
+    found = record["numbers"]["forms"]
+    gain = paired(found["ASAM"]["last"], found["SGD"]["last"])
+    cheap = [
+        name for name in found if name not in forms.LENGTHS and found[name]["gradients"] <= 1.3
+    ]
+    best = max(cheap, key=lambda name: kept(found, name).value)
+    return (
+        f"Where labels are wrong ASAM gains {gain.value:.1f} points for twice the gradients; "
+        f"{best} keeps {kept(found, best).value:.0%} of that at {found[best]['gradients']:.2f} "
+        "times SGD's gradients."
     )
 
 

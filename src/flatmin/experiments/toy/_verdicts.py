@@ -25,7 +25,7 @@ def judge(
         form: View(comparison["loss"], trained, tested) for form, comparison in comparisons.items()
     }
     verdicts = [verdict(claim, said, views, sentence) for claim, said, sentence in SENTENCES]
-    return [_order_of_means(*FIGURE_5C, views), *verdicts, _gap(views)]
+    return [verdict(*FIGURE_5C, views, order_of_figure_5c), *verdicts, _gap(views)]
 
 
 def verdict(claim: str, said: str, views: dict[str, View], sentence: Sentence) -> Verdict:
@@ -39,16 +39,6 @@ def verdict(claim: str, said: str, views: dict[str, View], sentence: Sentence) -
         words = f"holds only as reported. {words}"
     both = list(holds.values())
     return Verdict(claim, said, words, False if False in both else None if None in both else True)
-
-
-def _order_of_means(claim: str, said: str, views: dict[str, View]) -> Verdict:
-    found = {form: list(order_of_figure_5c(view)) for form, view in views.items()}
-    if not any(found.values()):
-        return Verdict(claim, said, "the training variance was left out here", None)
-    words = "; ".join(
-        f"{form}: " + ", ".join(map(str, conditions)) for form, conditions in found.items()
-    )
-    return Verdict(claim, said, words, all(c.value > 0 for cs in found.values() for c in cs))
 
 
 def _holds(conditions: Sequence[Condition]) -> bool | None:

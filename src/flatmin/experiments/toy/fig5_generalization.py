@@ -95,6 +95,16 @@ def run(config: Config, scratch: Path) -> dict[str, Any]:
     return numbers
 
 
+def finding(record: dict[str, Any]) -> str:
+    """How much of section II comes out again."""
+    marks = [verdict.holds for verdict in check(record)]
+    return (
+        "On the report's toy data each optimizer is best somewhere, as it says, and not always "
+        f"where it says: of its {len(marks)} sentences {marks.count(True)} hold both as reported "
+        f"and under control, {marks.count(False)} do not (undecided: {marks.count(None)})."
+    )
+
+
 def draw(record: dict[str, Any]) -> Figure:
     """Curves of both forms with standard errors, and the maps of the best optimizer."""
     from matplotlib.figure import Figure
