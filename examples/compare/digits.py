@@ -13,13 +13,11 @@ config = TrainConfig(
     lr=0.05,
     options={"momentum": 0.9, "weight_decay": 5e-4},
     batch_size=64,
-    crop_padding=0,
-    flip=False,
 )
 
 
 def model() -> nn.Module:
-    """Two convolutions and a linear layer, 5,994 parameters."""
+    """Two convolutions and a linear layer, 5,226 parameters."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.BatchNorm2d(16),

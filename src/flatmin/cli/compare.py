@@ -13,9 +13,9 @@ from flatmin.compare.arm import ARMS, COSTS, USUAL
 from flatmin.compare.comparison import Comparison, carried_out, checked, crew_of
 from flatmin.compare.executor import Lister, NotYet, WorkerLost
 from flatmin.compare.job import Job
+from flatmin.compare.loading import load_task
 from flatmin.compare.page import text_table
 from flatmin.compare.plan import Asked
-from flatmin.compare.task import load_task
 from flatmin.compare.work import work
 from flatmin.record.files import read_json, write_atomically
 

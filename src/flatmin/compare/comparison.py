@@ -10,10 +10,10 @@ from typing import Any
 
 from flatmin.compare.arm import USUAL
 from flatmin.compare.executor import Crew, Executor, Pool
+from flatmin.compare.loading import load_task
 from flatmin.compare.plan import Asked, Plan
 from flatmin.compare.processes import Here, processes, usual_workers
 from flatmin.compare.result import compared
-from flatmin.compare.task import load_task
 from flatmin.compare.trial import describe
 from flatmin.compare.trials import sides
 from flatmin.record.files import require_writable, write_atomically
@@ -88,9 +88,9 @@ def compare(
         WorkerLost: If workers end again and again without a result.
 
     Example:
-        >>> compare("no_such_file.py", epochs=1)
+        >>> compare("my_task.py")
         Traceback (most recent call last):
-        ValueError: ...no_such_file.py cannot be read (No such file or directory); ...
+        ValueError: give either epochs or a budget of time, one of the two.
     """
     asked = checked(
         seeds=seeds,

@@ -121,16 +121,19 @@ class Plan:
         Raises:
             ValueError: If no setting of an arm can be trained.
         """
-        trials, lr = self.asked.trials, self.task.lr
+        trials = self.asked.trials
+        middles = {arm.name: self.task.lr_of(arm) for arm in self.arms}
         if trials == 1:
-            return {arm.name: [((lr or 0.0, arm.rho), (0.0,))] for arm in self.arms}
-        if lr is None:
+            return {arm.name: [((middles[arm.name], arm.rho), (0.0,))] for arm in self.arms}
+        if self.task.lr is None:
             raise ValueError(
                 f"{self.task.path.name} must say the middle of the learning rates to try, such as "
                 "lr = 1e-3, or give --trials 1, which tries none."
             )
         self._crew.expect(self._whole_cost())
-        first = self._tried({arm.name: grid(arm, lr, trials) for arm in self.arms})
+        first = self._tried(
+            {arm.name: grid(arm, middles[arm.name] or 0.0, trials) for arm in self.arms}
+        )
         for name, tried in first.items():
             if best(tried)[1:] and max(score for _, score in tried) == (_WORST,):
                 raise ValueError(
@@ -167,7 +170,7 @@ class Plan:
             [
                 self._job(
                     [arm],
-                    lr=settings[arm.name][0] or None,
+                    lr=settings[arm.name][0],
                     rho=settings[arm.name][1],
                     epochs=self.length(arm),
                     seed=seed,

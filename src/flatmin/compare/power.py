@@ -59,7 +59,7 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def deviation(difference: Mean, overlap: float = 0.0) -> float:
-    """Deviation of a paired difference from seed to seed, neither too large nor small in the median.
+    """Deviation of a paired difference from seed to seed, right in the median.
 
     The sample deviation of few seeds is mostly too small; this one lies above the true one as often
     as below it, for normal differences.

@@ -46,7 +46,7 @@ def compared(plan: Plan) -> dict[str, Any]:
     arms = {
         arm.name: {
             "epochs": plan.length(arm),
-            "lr": settings[arm.name][0] or None,
+            "lr": settings[arm.name][0],
             "rho": settings[arm.name][1],
             "tried": _listed(tried[arm.name]) if plan.asked.trials > 1 else [],
             "at_edge": plan.asked.trials > 1 and at_edge(tried[arm.name]),
@@ -105,5 +105,5 @@ def _columns(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _curve(curves: Sequence[Sequence[float | None]]) -> list[float | None]:
     """Mean over seeds by epoch; None where nothing was finite."""
-    means = [mean([v for v in column]) for column in zip(*curves, strict=True)]
+    means = [mean(list(column)) for column in zip(*curves, strict=True)]
     return [round(point.value, 5) if point.n else None for point in means]

@@ -76,8 +76,8 @@ class Setting:
             self.steps += 1
             self.active += isinstance(optimizer, Perturbed) and optimizer._visit.climbed
             lr = float(optimizer.param_groups[0]["lr"])
-            first, highest, _ = self.lrs or (lr, lr, lr)
-            self.lrs = first, max(highest, lr), lr
+            before = self.lrs or (lr, lr, lr)
+            self.lrs = before[0], max(before[1], lr), lr
 
         optimizer.register_step_post_hook(count)
         self.wrapped = True

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,16 +16,14 @@ import torch
 from torch import nn
 
 from flatmin._streams import stream
+from flatmin.compare.arm import Arm
 from flatmin.data import DataSet, as_data_set
 from flatmin.train import TrainConfig
 from flatmin.train._conditions import own_defaults, own_randomness
 from flatmin.train.parts import hold_out
 
-BETTER = ("larger", "smaller")
 # Of what is not tested on, so much is held out: to choose by, and to draw the epochs on.
 _HELD_OUT, _MOST_HELD_OUT = 5, 10_000
-
-_read: dict[tuple[str, str], Task] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +63,7 @@ class Task:
     @property
     def config(self) -> TrainConfig:
         """How the base is trained; its ``lr`` is the middle of what is searched."""
-        usual = TrainConfig(model="own", optimizer="adamw", lr=1e-3, crop_padding=0, flip=False)
+        usual = TrainConfig(model="own", optimizer="adamw", lr=1e-3)
         found: TrainConfig = getattr(self.module, "config", usual)
         return found
 
@@ -77,6 +73,29 @@ class Task:
         if self.has_loop:
             return getattr(self.module, "lr", None)
         return self.config.lr
+
+    def lr_of(self, arm: Arm) -> float | None:
+        """Middle of the learning rates of an arm; of the task's own arms it is their optimizer's.
+
+        Raises:
+            ValueError: If such an optimizer is none, or has several learning rates.
+        """
+        if not arm.own or self.has_loop:
+            return self.lr
+        make, parameters = self.own_arms[arm.name], list(self.model(0).parameters())
+        try:
+            rates = {float(group["lr"]) for group in make(parameters).param_groups}
+        except Exception as error:  # a stranger's function can fail in any way
+            raise ValueError(
+                f"the arm {arm.name} of {self.path.name} must make a torch optimizer of a list of "
+                f"parameters: {told(error)}."
+            ) from error
+        if len(rates) != 1:
+            raise ValueError(
+                f"the arm {arm.name} of {self.path.name} must have one learning rate, got "
+                f"{sorted(rates)}: the schedule sets one for all groups."
+            )
+        return rates.pop()
 
     @property
     def own_arms(self) -> Mapping[str, Callable[[Any], Any]]:
@@ -153,6 +172,9 @@ class Task:
 
         Raises:
             ValueError: If it raised.
+            OSError: What comes of the machine is raised as it is.
+            MemoryError: Likewise.
+            OutOfMemoryError: Likewise.
         """
         try:
             return getattr(self.module, name)(*arguments)
@@ -162,83 +184,9 @@ class Task:
             raise ValueError(f"{name}() of {self.path.name} failed: {told(error)}.") from error
 
 
-def load_task(path: Path | str) -> Task:
-    """Read a file, and refuse what is no task.
-
-    Args:
-        path: A Python file.
-
-    Returns:
-        The task; the same one while the file stays as it is.
-
-    Raises:
-        ValueError: If there is no such file, it cannot be run, or it lacks a function.
-    """
-    path = Path(path).resolve()
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error.strerror}); name a Python file that every machine that "
-            "trains can read under this path."
-        ) from error
-    key = str(path), digest
-    if key not in _read:
-        task = Task(path, digest, _module(path, digest))
-        _check_names(task)
-        _read[key] = task
-    return _read[key]
-
-
 def told(error: BaseException) -> str:
     """What went wrong in a stranger's code, short enough for a sentence, and where."""
     text = " ".join(str(error).split()).rstrip(".")
     last = traceback.extract_tb(error.__traceback__)[-1]
     short = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
     return f"{short} ({Path(last.filename).name}, line {last.lineno})"
-
-
-def _module(path: Path, digest: str) -> ModuleType:
-    name = f"flatmin_task_{digest[:16]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} must be a Python file, with the ending .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # what pickles or inspects its classes looks here
-    if str(path.parent) not in sys.path:  # as for `python file.py`: it may import what lies beside
-        sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ValueError(f"{path} cannot be imported: {told(error)}.") from error
-    return module
-
-
-def _check_names(task: Task) -> None:
-    """Refuse a file without its functions, or with ones that contradict each other."""
-    module, name = task.module, task.path.name
-    functions = [word for word in ("run", "model", "data") if callable(getattr(module, word, None))]
-    if functions not in (["run"], ["model", "data"]):
-        raise ValueError(
-            f"{name} must define model() and data(), or run(arm, seed, budget) alone, and it "
-            f"defines {' and '.join(functions) or 'none of them'}."
-        )
-    if (task.has_loop or task.metric is not None) and task.better not in BETTER:
-        what = "run" if task.has_loop else "metric"
-        raise ValueError(
-            f'{name} defines {what}, and must say which is better, by better = "larger" or '
-            f'better = "smaller", got {task.better!r}.'
-        )
-    if task.has_loop and not isinstance(task.lr, float | int | None):
-        raise ValueError(f"lr of {name} must be a number, got {task.lr!r}.")
-    if not (isinstance(task.own_arms, Mapping) and all(map(callable, task.own_arms.values()))):
-        raise ValueError(
-            f"arms of {name} must map names to functions from parameters to an optimizer."
-        )
-    config = task.config
-    if not isinstance(config, TrainConfig) or (config.model, config.minimizer) != ("own", "none"):
-        raise ValueError(
-            f'config of {name} must be a TrainConfig with model="own" and no minimizer: it is that '
-            "of the base."
-        )

@@ -53,7 +53,7 @@ def _round(task: Task, job: Job) -> dict[str, tuple[float, float]]:
         # The first epoch warms up: memory, and kernels for these shapes.
         config = replace(config_of(task, arm, job), epochs=2, evaluate_every=2)
         pair = few, held.subset(torch.arange(1))
-        last = train_on(pair, task, job, config).history[-1]
+        last = train_on(pair, task, job, config, arm).history[-1]
         found[arm.name] = last.seconds * len(fit) / len(few), last.gradients / last.step
     return found
 

@@ -1,4 +1,4 @@
-"""A run of a task that has a network and data: trained by flatmin, looked at when it is finished."""
+"""A run of a task with network and data: trained by flatmin, looked at when it is finished."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def trained(task: Task, job: Job, checkpoints: Path) -> dict[str, Any]:
     config = config_of(task, job.arm, job)
     keep = averaged_epochs(job.epochs) if job.arm.average else 1
     try:
-        run = train_on((fit, held), task, job, config, out=checkpoints, keep=keep)
+        run = train_on((fit, held), task, job, config, job.arm, out=checkpoints, keep=keep)
     except Diverged as error:
         return {"diverged": str(error).partition(";")[0]}
     history, network = run.history, run.model
@@ -84,6 +84,7 @@ def train_on(
     task: Task,
     job: Job,
     config: TrainConfig,
+    arm: Arm,
     *,
     out: Path | None = None,
     keep: int = 1,
@@ -94,6 +95,7 @@ def train_on(
         data,
         loss=task.loss,
         metric=task.metric,
+        optimizer=task.own_arms[arm.name] if arm.own else None,
         model=task.model(job.seed),
         out=out,
         resume=out is not None,

@@ -23,9 +23,10 @@ def describe(task: Task) -> dict[str, Any]:
         task: As read from its file.
 
     Returns:
-        ``key``, a text that is another one for another task; ``data``, one for their data;
-        ``metric``, its ``unit`` and which is ``better``; of a network also ``source``, the number of ``examples`` that are trained on,
-        held out and tested on, ``parameters``, and ``overlap`` of the splits.
+        ``key``, a text that is another one for another task; ``data``, one for their data; which
+        metric is ``better``; ``overlap`` of the splits of the seeds. Of a network also ``metric``
+        and its ``unit``; ``source`` and number of ``examples`` that are trained on, held out and
+        tested on; ``parameters``.
 
     Raises:
         ValueError: If data or network are other ones at the second call, or do not fit together.
@@ -43,9 +44,7 @@ def describe(task: Task) -> dict[str, Any]:
     fit, held, test = task.parts(0)
     few = fit.subset(torch.arange(min(_FEW, len(fit))))
     try:
-        loss, metric = evaluate(
-            network, few, config=task.config, loss=task.loss, metric=task.metric
-        )
+        _, metric = evaluate(network, few, config=task.config, loss=task.loss, metric=task.metric)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{task.path.name}: {error}") from error
     except Exception as error:  # a stranger's network or loss can fail in any way

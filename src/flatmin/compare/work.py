@@ -9,8 +9,9 @@ import torch
 
 from flatmin.compare.job import Job
 from flatmin.compare.kept import kept
+from flatmin.compare.loading import load_task
 from flatmin.compare.looping import looped
-from flatmin.compare.task import Task, load_task, told
+from flatmin.compare.task import Task, told
 from flatmin.compare.timing import timed
 from flatmin.compare.training import trained
 
@@ -26,7 +27,9 @@ def work(job: Job) -> dict[str, Any]:
         not kept.
 
     Raises:
-        OSError: If the disk is full or the like; also other errors of the machine.
+        OSError: If the disk is full or the like.
+        MemoryError: Of the machine too.
+        OutOfMemoryError: Of the device.
     """
     try:
         return kept(job.file, lambda parts: _made(job, parts), is_finished)
