@@ -11,15 +11,15 @@ from typing import Any
 from flatmin.compare.arm import USUAL
 from flatmin.compare.executor import Crew, Executor, Pool
 from flatmin.compare.loading import load_task
+from flatmin.compare.page import publish
 from flatmin.compare.plan import Asked, Plan
 from flatmin.compare.processes import Here, processes, usual_workers
 from flatmin.compare.result import compared
 from flatmin.compare.trial import describe
 from flatmin.compare.trials import sides
-from flatmin.record.files import require_writable, write_atomically
+from flatmin.record.files import require_writable
 from flatmin.record.options import check_device
 from flatmin.record.provenance import provenance
-from flatmin.record.store import plain_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def carried_out(path: Path, asked: Asked, folder: Path, crew: Crew) -> Compariso
     require_writable(folder)
     record = compared(Plan(task, facts, asked, folder.resolve() / "runs", crew))
     record["provenance"] = provenance({"device": asked.device, "seeds": asked.seeds})
-    write_atomically(folder / "compare.json", plain_json(record))
+    publish(record, folder)
     return Comparison(record, folder)
 
 

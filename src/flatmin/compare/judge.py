@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from flatmin.compare.power import LEVEL, detectable, deviation, holm, p_value, seeds_for
@@ -131,11 +132,8 @@ def answer(rows: Sequence[Mapping[str, Any]], unit: str, worth: float) -> str:
     clauses = []
     for arm in dict.fromkeys(row["arm"] for row in rows):
         mine = [row for row in rows if row["arm"] == arm]
-        first, *rest = (f"{_words(row, unit, worth)} at equal {row['at']}" for row in mine)
-        for row, words in zip(mine[1:], rest, strict=True):
-            short = mine[0]["verdict"] == "helps" and row["verdict"] == "no"
-            first += f", and not at equal {row['at']}" if short else f", {words}"
-        clauses.append(f"{arm} {first}")
+        words = [_said(row, before, unit, worth) for before, row in pairwise([{}, *mine])]
+        clauses.append(f"{arm} {', and '.join(words)}")
     return "; ".join(clauses) + "."
 
 
@@ -147,24 +145,34 @@ def number(value: float, worth: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _words(row: Mapping[str, Any], unit: str, worth: float) -> str:
+def _said(row: Mapping[str, Any], before: Mapping[str, Any], unit: str, worth: float) -> str:
+    """What is found at one cost, without what the words before it have said already."""
+    again = row["verdict"] == before.get("verdict")
     unit = f" {unit}" if unit else ""
-    value, low, high = (number(row[name], worth) for name in ("value", "low", "high"))
-    interval = f"[{low}, {high}]{unit}"
-    least = number(worth, worth)
+    at = f"at equal {row['at']}"
+    sign = -1.0 if row["verdict"] == "hurts" else 1.0
+    value, low, high = (number(sign * row[name], worth) for name in ("value", "low", "high"))
     match row["verdict"]:
         case "helps":
-            return f"helps by {value} {interval}"
+            return f"{'' if again else 'helps '}by {value} [{low}, {high}]{unit} {at}"
         case "hurts":
-            value, low, high = (number(-row[name], worth) for name in ("value", "high", "low"))
-            return f"hurts by {value} [{low}, {high}]{unit}"
+            return f"{'' if again else 'hurts '}by {value} [{high}, {low}]{unit} {at}"
+        case "no" if before.get("verdict") == "helps":
+            return f"not {at}"
         case "no":
             either = " either way" if row["low"] > -worth else ""
-            return f"does not help (less than {least}{unit}{either})"
-    if row["seeds"] < 2:
-        return "is undecided (one seed)"
+            least = f"less than {number(worth, worth)}{unit}{either}"
+            return f"{'' if again else 'does not help '}{at} ({least})"
+    return f"{'' if again else 'is undecided '}{at} ({_open(row, unit, worth)})"
+
+
+def _open(row: Mapping[str, Any], unit: str, worth: float) -> str:
+    """Why a difference is undecided, and what would decide it."""
+    if row["seeds"] + row["lost"] < 2:
+        return "one seed"
     if row["lost"]:
-        return f"is undecided ({row['lost']} runs diverged)"
-    told = number(row["told"], worth) + unit
-    more = "too many seeds" if row["more"] is None else f"about {row['more']} more seeds"
-    return f"is undecided ({value} {interval}; {more} would tell a difference of {told})"
+        return f"{row['lost']} run{'s' * (row['lost'] > 1)} diverged"
+    if row["more"] is None:
+        return "no number of seeds would tell"
+    told = f"{number(row['told'], worth)}{unit}"
+    return f"about {row['more']} more seeds would tell a difference of {told}"
