@@ -43,8 +43,9 @@ def trained(task: Task, job: Job, checkpoints: Path) -> dict[str, Any]:
     if job.arm.average:
         network = averaged(network, checkpoints, config, fit)
     value, loss = evaluated(network, held, task, job, config)
-    if not math.isfinite(value) or not math.isfinite(loss):
+    if not math.isfinite(loss):
         return {"diverged": "The loss was not finite at the end"}
+    check_metric(task, value)
     numbers: dict[str, Any] = {
         "score": [value, loss],
         "epochs": [epoch.epoch for epoch in history],
@@ -58,6 +59,7 @@ def trained(task: Task, job: Job, checkpoints: Path) -> dict[str, Any]:
     }
     if job.final:
         numbers["value"], _ = evaluated(network, test, task, job, config)
+        check_metric(task, numbers["value"])
         numbers["sharpness"] = flatness(network, fit, task.loss, job.device)
     return numbers
 
@@ -114,6 +116,19 @@ def evaluated(
     if task.metric is not None:
         return metric, loss
     return (loss if math.isnan(metric) else 100 * metric), loss
+
+
+def check_metric(task: Task, value: float) -> None:
+    """Refuse a metric that is no number where the loss is one.
+
+    Raises:
+        ValueError: If it is not finite.
+    """
+    if not math.isfinite(value):
+        raise ValueError(
+            f"metric of {task.path.name} must be finite, and gives {value} where the loss is "
+            "finite; leave out of it what is not defined for every example."
+        )
 
 
 def _of(epoch: Epoch, part: str) -> float | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
 from flatmin.compare.task import Task, told
+from flatmin.compare.training import check_metric
 from flatmin.data._nested import digest as digest_of
 from flatmin.data._nested import sha256
 from flatmin.train import evaluate
@@ -51,7 +53,9 @@ def describe(task: Task) -> dict[str, Any]:
         raise ValueError(
             f"model() of {task.path.name} does not take its data: {told(error)}."
         ) from error
-    has_metric = metric == metric  # NaN where there is none
+    has_metric = not math.isnan(metric)
+    if task.metric is not None:
+        check_metric(task, metric)
     if task.metric is not None:
         named = {"metric": getattr(task.metric, "__name__", "metric"), "unit": ""}
     else:
