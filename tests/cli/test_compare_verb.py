@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flatmin import cli
+from flatmin.cli.compare import _seconds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "compare"))
 from small_tasks import DRAWN, TABLE, written
@@ -56,15 +57,8 @@ def test_jobs_in_any_order_and_twice(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert record(out) == record(plain)
 
 
-def test_a_time_is_a_budget_that_is_kept_for_more_seeds(tmp_path: Path) -> None:
-    path, out = written(tmp_path, TABLE), tmp_path / "out"
-    words = ["compare", str(path), "--trials", "1", "--arms", "sam", "--workers", "1"]
-    words += ["--out", str(out), "--budget", "0.05m", "--seeds"]
-    assert cli.main([*words, "1"]) == 0
-    first = json.loads((out / "compare.json").read_text())["config"]["epochs"]
-    assert first > 1
-    assert cli.main([*words, "2"]) == 0
-    assert json.loads((out / "compare.json").read_text())["config"]["epochs"] == first
+def test_times_as_they_are_typed() -> None:
+    assert [_seconds(text) for text in ("90s", "30m", "1.5h", "1d")] == [90, 1800, 5400, 86400]
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,28 @@ def test_an_own_loop_is_asked_and_counted(tmp_path: Path) -> None:
     assert found.record["task"]["metric"] == "score"
 
 
+def test_late_sam_perturbs_in_the_last_quarter(tmp_path: Path) -> None:
+    arms = ["late-sam", "sam", "gradients", "sam-averaged"]
+    found = small(written(tmp_path, TABLE), arms=arms, epochs=4, seeds=1)
+    late = found.record["arms"]["late-sam"]
+    assert (late["steps"], late["active"], late["gradients"]) == ([24], [6], [30])
+    # Each arm has a base for as many gradients as itself.
+    references = {
+        row["arm"]: row["reference"]
+        for row in found.record["differences"]
+        if row["at"] == "gradients"
+    }
+    assert references == {"late-sam": "base × 1.25", "sam": "base × 2", "sam-averaged": "base × 2"}
+    for name, base in references.items():
+        gradients = [found.record["arms"][arm]["gradients"] for arm in (name, base)]
+        assert gradients[0] == gradients[1]
+    loop = written(tmp_path, DRAWN, ("lr=arm.lr))", "lr=arm.lr), steps=budget)"))
+    own = small(loop, arms=["late-sam"], epochs=8, out=tmp_path / "loop")
+    assert own.record["arms"]["late-sam"]["active"] == [2, 2]
+    with pytest.raises(ValueError, match="with the number of steps of the run"):
+        small(written(tmp_path, DRAWN), arms=["late-sam"], out=tmp_path / "none")
+
+
 def test_an_arm_of_ones_own(tmp_path: Path) -> None:
     own = "arms = {'adam': lambda parameters: torch.optim.Adam(parameters, lr=0.03)}\n"
     path = written(tmp_path, TABLE + own)

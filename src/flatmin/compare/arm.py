@@ -15,6 +15,7 @@ class Arm:
         name: What it is called.
         minimizer: The optimizer of flatmin around the base; ``none`` for the base alone.
         rho: Middle of the radii that are tried; None where there is none.
+        part: Share of the steps, the last ones, in which the minimizer perturbs.
         average: Whether the weights of the last quarter of the epochs are averaged.
         times: How many times the epochs it is trained for.
         own: Whether the task has a function for it, from parameters to an optimizer.
@@ -27,9 +28,15 @@ class Arm:
     name: str
     minimizer: str = "none"
     rho: float | None = None
+    part: float = 1.0
     average: bool = False
     times: float = 1.0
     own: bool = False
+
+    @property
+    def when(self) -> str:
+        """The part as a rule of ``TrainConfig``."""
+        return "always" if self.part == 1.0 else f"last-{self.part:g}"
 
 
 ARMS = {
@@ -38,6 +45,8 @@ ARMS = {
         Arm(name="base"),
         Arm(name="sam", minimizer="sam", rho=0.05),
         Arm(name="asam", minimizer="asam", rho=0.5),
+        # The late phase: Zhou et al. 2024, arXiv:2410.10373.
+        Arm(name="late-sam", minimizer="sam", rho=0.05, part=0.25),
         Arm(name="averaged", average=True),
         Arm(name="sam-averaged", minimizer="sam", rho=0.05, average=True),
     )

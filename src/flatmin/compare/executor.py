@@ -149,4 +149,4 @@ def cost(job: Job) -> float:
     """Roughly, in epochs of the base."""
     if len(job.arms) > 1:
         return float(len(job.arms))
-    return job.epochs * (1.0 if job.arm.minimizer == "none" else 2.0)
+    return job.epochs * (1.0 if job.arm.minimizer == "none" else 1.0 + job.arm.part)

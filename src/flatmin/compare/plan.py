@@ -11,7 +11,7 @@ from flatmin.compare.arm import ARMS, Arm, base_for, chosen
 from flatmin.compare.executor import Crew, cost
 from flatmin.compare.job import SEARCH_SEED, Job
 from flatmin.compare.task import Task
-from flatmin.compare.trials import EXTRA, Score, Setting, best, further, grid
+from flatmin.compare.trials import EXTRA, Score, Setting, further, grid
 from flatmin.record.store import once
 
 _SPARE = 0.9  # of a budget of time, for what is not training
@@ -108,7 +108,8 @@ class Plan:
     def _ratio(self, arm: Arm, kind: str) -> float:
         """What an epoch of an arm costs, in epochs of the base."""
         measured = self.costs[kind]
-        ratio: float = measured[_plain(arm).name] / measured["base"]
+        always: float = measured[_plain(arm).name] / measured["base"]
+        ratio = 1.0 + arm.part * (always - 1.0)
         return round(ratio, 1 if kind == "seconds" else 4)  # seconds are not surer than that
 
     def length(self, arm: Arm) -> int:
@@ -135,7 +136,7 @@ class Plan:
             {arm.name: grid(arm, middles[arm.name] or 0.0, trials) for arm in self.arms}
         )
         for name, tried in first.items():
-            if best(tried)[1:] and max(score for _, score in tried) == (_WORST,):
+            if max(score for _, score in tried) == (_WORST,):
                 raise ValueError(
                     f"every trial of {name} diverged; lower lr in {self.task.path.name}."
                 )
@@ -204,7 +205,8 @@ class Plan:
                 for ratio in (1.0, *(self._ratio(arm, kind) for kind in kinds))
             }
             epoch = sum(ratios) * (seconds["base"] + self.costs["evaluation"])
-            epoch += sum(seconds[_plain(arm).name] + self.costs["evaluation"] for arm in others)
+            for arm in others:
+                epoch += seconds["base"] * self._ratio(arm, "seconds") + self.costs["evaluation"]
             whole = epoch * self._runs_per_arm() / (_SPARE * self.asked.workers)
             if budget < whole:
                 raise ValueError(
@@ -222,11 +224,8 @@ _WORST = float("-inf")
 
 
 def _plain(arm: Arm) -> Arm:
-    """The arm that steps in the same way, and averages nothing."""
-    if not arm.average:
+    """The arm that is timed for another one: it perturbs in all steps, and averages nothing."""
+    if arm.part == 1.0 and not arm.average:
         return arm
-    return next(
-        other
-        for other in ARMS.values()
-        if replace(other, name="") == replace(arm, name="", average=False)
-    )
+    wanted = replace(arm, name="", part=1.0, average=False)
+    return next(other for other in ARMS.values() if replace(other, name="") == wanted)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -93,16 +95,22 @@ def detected(
     Returns:
         The power of the test.
     """
-    from scipy.special import chdtri, ndtr, stdtrit
+    from scipy.special import ndtr, stdtrit
 
     if spread == 0.0:
         return float(difference != 0.0)
     freedom = seeds - 1
     shift = abs(difference) / (spread * math.sqrt(1 / seeds + overlap))
-    # The sample deviation, at evenly spread chances: scipy's noncentral t is NaN for few seeds.
-    sample = np.sqrt(chdtri(freedom, _CHANCES) / freedom)
-    edge = stdtrit(freedom, 1 - level / 2) * sample
+    edge = stdtrit(freedom, 1 - level / 2) * _samples(freedom)
     return float(np.mean(ndtr(shift - edge) + ndtr(-shift - edge)))
+
+
+@lru_cache(maxsize=512)
+def _samples(freedom: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The sample deviation at evenly spread chances: scipy's noncentral t is NaN for few seeds."""
+    from scipy.special import chdtri
+
+    return np.asarray(np.sqrt(chdtri(freedom, _CHANCES) / freedom))
 
 
 def seeds_for(
@@ -160,7 +168,7 @@ def detectable(
     low, high = 0.0, spread * math.sqrt(1 / seeds + overlap)
     while spread and detected(high, spread, seeds, level=level, overlap=overlap) < POWER:
         low, high = high, 2 * high
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
         far = detected(middle, spread, seeds, level=level, overlap=overlap) >= POWER
         low, high = (low, middle) if far else (middle, high)

@@ -51,17 +51,23 @@ class Setting:
         self.wrapped = False
         self.steps = self.active = 0
         self.lrs: tuple[float, float, float] | None = None
-        self._minimizer, self._own = arm.minimizer, own
+        self._minimizer, self._part, self._own = arm.minimizer, arm.part, own
 
-    def wrap(self, base: Optimizer, model: nn.Module | None = None) -> Optimizer:
+    def wrap(
+        self, base: Optimizer, model: nn.Module | None = None, *, steps: int | None = None
+    ) -> Optimizer:
         """The optimizer of the arm.
 
         Args:
             base: The base optimizer, already built with ``lr``.
             model: The network, for ``model=`` of SAM and ASAM.
+            steps: Steps of the whole run, from which late SAM knows when to begin.
 
         Returns:
             ``base`` itself, SAM or ASAM around it, or the arm's own on the same parameters.
+
+        Raises:
+            ValueError: If ``steps`` is needed and missing.
         """
         optimizer = base
         if self._own is not None:
@@ -70,7 +76,15 @@ class Setting:
                 group["lr"] = group["lr"] if self.lr is None else self.lr
         elif self._minimizer != "none":
             kind = {"sam": optim.SAM, "asam": optim.ASAM}[self._minimizer]
-            optimizer = kind(base, rho=self.rho, model=model)
+            when = None
+            if self._part < 1.0:
+                if steps is None:
+                    raise ValueError(
+                        f"{self.name} perturbs in the last part of the steps: call "
+                        "arm.wrap(optimizer, steps=...) with the number of steps of the run."
+                    )
+                when = optim.LastPart(self._part, of=steps)
+            optimizer = kind(base, rho=self.rho, model=model, when=when)
 
         def count(*_: Any) -> None:
             self.steps += 1

@@ -71,6 +71,7 @@ def config_of(task: Task, arm: Arm, job: Job) -> TrainConfig:
         task.config,
         minimizer=arm.minimizer,
         rho=(job.rho or arm.rho) if wrapped else None,
+        when=arm.when,
         lr=job.lr or task.config.lr,
         epochs=job.epochs,
         warmup=min(task.config.warmup, job.epochs),

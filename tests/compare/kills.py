@@ -1,0 +1,73 @@
+"""Kill a comparison at random moments, over and over, and hold what comes out to the plain one.
+
+Arguments: the task's file, the number of kills. Each life is a fork of this process, which has
+torch loaded already: so a life begins at once, and is killed in its training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.figure
+import scipy.special  # what a life would load, so that it is killed in its work
+import torch
+
+from flatmin.cli import main
+
+OPTIONS = ["--epochs", "6", "--seeds", "3", "--trials", "4", "--arms", "sam", "gradients"]
+LOADED = matplotlib.figure, scipy.special
+
+
+def record(folder: Path) -> dict[str, object]:
+    """What was found, but for clocks and places."""
+    found = json.loads((folder / "compare.json").read_text())
+    return {key: value for key, value in found.items() if key not in ("seconds", "provenance")}
+
+
+def life(task: Path, out: Path) -> int:
+    """Begin the command, or go on with it, in a process of its own; give its number."""
+    number = os.fork()
+    if number == 0:
+        os._exit(main(["compare", str(task), *OPTIONS, "--workers", "1", "--out", str(out)]))
+    return number
+
+
+def ended(number: int, seconds: float) -> bool:
+    """Wait for a process for a while, and kill it; whether it had ended before."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        gone, status = os.waitpid(number, os.WNOHANG)
+        if gone:
+            assert status == 0, f"the comparison ended with status {status}"
+            return True
+        time.sleep(0.005)
+    os.kill(number, signal.SIGKILL)
+    os.waitpid(number, 0)
+    return False
+
+
+def kill_often(task: Path, kills: int) -> None:
+    """Kill until it was often enough, in as many comparisons as that takes."""
+    begin = time.monotonic()
+    assert ended(life(task, task.parent / "plain"), 600.0)
+    most = min(2.0, (time.monotonic() - begin) / 4)
+    plain, moments = record(task.parent / "plain"), random.Random(0)
+    killed, number, ends = 0, 0, []
+    while killed < kills:
+        out, number, before = task.parent / f"killed-{number}", number + 1, killed
+        while not ended(life(task, out), moments.uniform(0.0, most)):
+            killed += 1
+        assert record(out) == plain, "a comparison that was killed found something else"
+        ends.append(killed - before)
+    print(f"{killed} kills in {len(ends)} comparisons ({ends} each), all the same")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    kill_often(Path(sys.argv[1]), int(sys.argv[2]))
