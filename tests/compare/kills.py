@@ -7,11 +7,13 @@ torch loaded already: so a life begins at once, and is killed in its training.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.figure
@@ -38,14 +40,32 @@ def life(task: Path, out: Path) -> int:
     return number
 
 
-def ended(number: int, seconds: float) -> bool:
-    """Wait for a process for a while, and kill it; whether it had ended before."""
-    end = time.monotonic() + seconds
+def files(out: Path) -> set[tuple[str, int]]:
+    """What lies in the folder of the runs, and since when."""
+    found = set()
+    for path in out.glob("runs/**/*"):
+        with suppress(FileNotFoundError):
+            found.add((str(path), path.stat().st_mtime_ns))
+    return found
+
+
+def ended(number: int, out: Path, seconds: float) -> bool:
+    """Let a process get to its work, and some way into it, and kill it.
+
+    A life that is killed before it has come to its work is none, and on a busy machine there would
+    be no others.
+
+    Returns:
+        Whether it had ended before.
+    """
+    before, end = files(out), math.inf
     while time.monotonic() < end:
         gone, status = os.waitpid(number, os.WNOHANG)
         if gone:
             assert status == 0, f"the comparison ended with status {status}"
             return True
+        if end == math.inf and files(out) != before:
+            end = time.monotonic() + seconds
         time.sleep(0.005)
     os.kill(number, signal.SIGKILL)
     os.waitpid(number, 0)
@@ -54,14 +74,14 @@ def ended(number: int, seconds: float) -> bool:
 
 def kill_often(task: Path, kills: int) -> None:
     """Kill until it was often enough, in as many comparisons as that takes."""
-    begin = time.monotonic()
-    assert ended(life(task, task.parent / "plain"), 600.0)
-    most = min(2.0, (time.monotonic() - begin) / 4)
-    plain, moments = record(task.parent / "plain"), random.Random(0)
+    begin, out = time.monotonic(), task.parent / "plain"
+    assert ended(life(task, out), out, math.inf)
+    most = min(2.0, (time.monotonic() - begin) / 8)
+    plain, moments = record(out), random.Random(0)
     killed, number, ends = 0, 0, []
     while killed < kills:
         out, number, before = task.parent / f"killed-{number}", number + 1, killed
-        while not ended(life(task, out), moments.uniform(0.0, most)):
+        while not ended(life(task, out), out, moments.uniform(0.0, most)):
             killed += 1
         assert record(out) == plain, "a comparison that was killed found something else"
         ends.append(killed - before)

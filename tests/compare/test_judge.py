@@ -73,6 +73,18 @@ def test_a_run_that_diverged_decides_nothing() -> None:
     assert answer([row], "points", 0.5) == "sam is undecided at equal epochs (1 run diverged)."
 
 
+def test_few_seeds_that_agree_to_the_last_digit_decide_nothing() -> None:
+    """Accuracy on a small test part has few values: two that are equal are no proof."""
+    for seeds, said in ((2, "undecided"), (4, "undecided"), (5, "no")):
+        values = {"base": BASE[:seeds], "sam": BASE[:seeds]}
+        (row,) = rows(values)
+        assert row["verdict"] == said
+    (row,) = rows({"base": BASE[:2], "sam": BASE[:2]})
+    assert (
+        answer([row], "", 0.5) == "sam is undecided at equal epochs (all seeds alike, and too few)."
+    )
+
+
 def test_other_costs_follow_in_the_same_sentence() -> None:
     values = {"base": BASE, "base × 2": plus(0.8, 0.8, 0.8, 0.75, 0.8)}
     values["sam"] = plus(0.7, 0.9, 0.8, 0.8, 0.8)
@@ -102,7 +114,7 @@ def test_what_matters_and_how_it_is_written() -> None:
         "1.23",
         "1.234",
     ]
-    one = {"lost": 0, "seeds": 5, "p": 0.05, "value": -1.0, "high": -0.1}
+    one = {"lost": 0, "seeds": 5, "p": 0.05, "value": -1.0, "low": -2.0, "high": -0.1}
     assert verdict(one, 0.5) == "hurts"
     assert verdict({**one, "p": 0.06}, 0.5) == "no"
     assert verdict({**one, "p": 0.06, "high": 0.5}, 0.5) == "undecided"

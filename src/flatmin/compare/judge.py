@@ -10,6 +10,7 @@ from flatmin.compare.power import LEVEL, detectable, deviation, holm, p_value, s
 from flatmin.compare.statistics import paired, subtract
 
 _USUAL_WORTH = 0.5  # points of accuracy
+_ALIKE = 5  # seeds that all have to agree to the last digit before that says anything
 _USUAL_PART = 0.01  # of the base's mean, where the metric is no accuracy
 
 
@@ -94,7 +95,8 @@ def verdict(row: Mapping[str, Any], worth: float) -> str:
         ``helps`` or ``hurts`` where p is at most 5 %; ``no`` where the interval ends below
         ``worth``; else ``undecided``.
     """
-    if row["lost"] or row["seeds"] < 2:
+    few = 2 if row["low"] < row["high"] else _ALIKE
+    if row["lost"] or row["seeds"] < few:
         return "undecided"
     if row["p"] <= LEVEL:
         return "helps" if row["value"] > 0 else "hurts"
@@ -172,6 +174,8 @@ def _open(row: Mapping[str, Any], unit: str, worth: float) -> str:
         return "one seed"
     if row["lost"]:
         return f"{row['lost']} run{'s' * (row['lost'] > 1)} diverged"
+    if "more" not in row:
+        return "all seeds alike, and too few"
     if row["more"] is None:
         return "no number of seeds would tell"
     told = f"{number(row['told'], worth)}{unit}"
