@@ -16,7 +16,7 @@ import pytest
 
 import flatmin
 
-PUBLIC = ("", "sharpness", "symmetry", "data", "models", "train", "ensemble", "optim")
+PUBLIC = ("", "sharpness", "symmetry", "data", "models", "train", "ensemble", "optim", "compare")
 
 # Modules whose names stand for a formula or a construction of the literature: they name a source.
 # Plain records among them (dataclasses outside of ball.py and scale.py) need none, nor does what is

@@ -20,6 +20,7 @@ VERBS = {
     "run": "compute some items, or all of them",
     "report": "assemble the stored results into index.html and index.md",
     "train": "train one network, on one device or under torchrun",
+    "compare": "find out whether sharpness awareness helps a model of yours",
     "measure": "measure the sharpness of a network, and whether rescaling could fool it",
 }
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 import statistics
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import flatmin
+from flatmin.compare.kept import kept
 from flatmin.data import ImageSet
-from flatmin.record.files import alone, read_json, write_atomically
-from flatmin.record.provenance import provenance
 from flatmin.train import Diverged, TrainConfig, train
 from flatmin.train.fingerprint import described
 
@@ -59,17 +57,7 @@ class Runs:
             ``gradients`` in all; ``commit``. Or ``diverged``, the reason.
         """
         path = self.folder / f"{self._key(config)}.json"
-        numbers = _kept(path)
-        if numbers is not None:
-            return numbers
-        checkpoints = path.with_suffix("")
-        with alone(checkpoints, wait=True):
-            numbers = _kept(path)  # another process may have been faster
-            if numbers is None:
-                numbers = {**self._train(config, checkpoints), "commit": commit()}
-                write_atomically(path, json.dumps(numbers))
-            shutil.rmtree(checkpoints, ignore_errors=True)
-        return numbers
+        return kept(path, lambda checkpoints: self._train(config, checkpoints), _is_whole)
 
     def _train(self, config: TrainConfig, checkpoints: Path) -> dict[str, Any]:
         long = config.epochs >= _EPOCHS_WORTH_SAVING
@@ -114,26 +102,16 @@ class Runs:
         return [part.fingerprint() for part in self.data]
 
 
-def _kept(path: Path) -> dict[str, Any] | None:
-    """A finished run; None if there is none, or a damaged one, which is then made again."""
-    numbers = read_json(path)
+def _is_whole(numbers: Any) -> bool:
+    """Whether these are the numbers of a finished run."""
     if not isinstance(numbers, dict) or not isinstance(numbers.get("commit"), str):
-        return None
+        return False
     if isinstance(numbers.get("diverged"), str):
-        return numbers
-    whole = all(isinstance(numbers.get(name), kind) for name, kind in _KINDS.items())
-    lengths = (
-        {len(numbers[name]) for name in ("epochs", "test", "train", "running")} if whole else ()
-    )
-    return numbers if len(lengths) == 1 else None
+        return True
+    if not all(isinstance(numbers.get(name), kind) for name, kind in _KINDS.items()):
+        return False
+    return len({len(numbers[name]) for name in ("epochs", "test", "train", "running")}) == 1
 
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else round(100 * share, 3)
-
-
-@cache
-def commit() -> str:
-    """The commit of the code in use, with a plus where it has other changes."""
-    origin = provenance({})
-    return f"{origin['commit'][:10]}{'+' if origin['dirty'] else ''}"

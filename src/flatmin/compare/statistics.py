@@ -34,8 +34,20 @@ class Mean:
         return f"{self.value:.2f} ± {self.error:.2f}"
 
 
-def mean(values: Sequence[float | None]) -> Mean:
-    """Mean of what is there; None stands for a run that did not end well."""
+def mean(values: Sequence[float | None], *, overlap: float = 0.0) -> Mean:
+    """Mean of what is there, with its 95 % t-interval.
+
+    Args:
+        values: One for each seed; None stands for a run that did not end well.
+        overlap: Test over training examples where each seed cuts the same data anew; such values
+            depend on each other, and the variance of their mean is s² (1/n + overlap).
+
+    Returns:
+        The mean.
+
+    Source:
+        Nadeau and Bengio 2003, doi:10.1023/A:1024068626366, section 3.2, for ``overlap``.
+    """
     known = [value for value in values if value is not None]
     n = len(known)
     if not n:
@@ -43,13 +55,16 @@ def mean(values: Sequence[float | None]) -> Mean:
     middle = math.fsum(known) / n
     if n == 1:
         return Mean(middle, math.nan, math.inf, 1)
-    error = math.sqrt(math.fsum((v - middle) ** 2 for v in known) / (n - 1) / n)
+    variance = math.fsum((v - middle) ** 2 for v in known) / (n - 1)
+    error = math.sqrt(variance * (1 / n + overlap))
     return Mean(middle, error, t_quantile(n - 1) * error, n)
 
 
-def paired(one: Sequence[float | None], other: Sequence[float | None]) -> Mean:
-    """Mean of the differences one − other, seed by seed."""
-    return mean(subtract(one, other))
+def paired(
+    one: Sequence[float | None], other: Sequence[float | None], *, overlap: float = 0.0
+) -> Mean:
+    """Mean of the differences one − other, seed by seed; ``overlap`` as for :func:`mean`."""
+    return mean(subtract(one, other), overlap=overlap)
 
 
 def subtract(one: Sequence[float | None], other: Sequence[float | None]) -> list[float | None]:

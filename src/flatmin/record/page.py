@@ -168,7 +168,7 @@ def _item_blocks(
             for table in tables
         ),
         Grid(("option", "value"), list(record["config"].items()), "Options", folded=True),
-        Grid(("", ""), _origin(record["provenance"]), "Where this comes from", folded=True),
+        Grid(("", ""), origin_rows(record["provenance"]), "Where this comes from", folded=True),
     ]
 
 
@@ -185,7 +185,8 @@ def _mode(record: dict[str, Any]) -> str:
     return f"{text}, with {', '.join(changed)}." if changed else f"{text}."
 
 
-def _origin(provenance: dict[str, Any]) -> list[tuple[str, object]]:
+def origin_rows(provenance: dict[str, Any]) -> list[tuple[str, object]]:
+    """Where a result comes from, as rows of a table."""
     rows = dict(provenance)
     state = {True: ", with changes that are in no commit", False: "", None: ""}
     rows["commit"] = f"{rows['commit']}{state[rows.pop('dirty', None)]}"

@@ -71,11 +71,10 @@ def run_item(item: Item, config: Any, mode: str, out: Path) -> None:
                 if getattr(config, field.name) != getattr(base, field.name)
             ],
             "config": plain,
-            "numbers": _finite(numbers),
+            "numbers": numbers,
             "provenance": {**origin, "seconds": round(time.perf_counter() - start, 1)},
         }
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(out / f"{item.name}.json", _dense(text) + "\n")
+        write_atomically(out / f"{item.name}.json", plain_json(record))
         shutil.rmtree(scratch)
     with suppress(OSError):  # others may work there
         scratch.parent.rmdir()
@@ -96,6 +95,12 @@ def once(file: Path, compute: Callable[[], Any]) -> Any:
     if read_json(file) is None:
         write_atomically(file, json.dumps(compute()))
     return read_json(file)
+
+
+def plain_json(record: dict[str, Any]) -> str:
+    """A record as JSON that can be read, and its changes too."""
+    text = json.dumps(_finite(record), indent=1, ensure_ascii=False, allow_nan=False)
+    return _dense(text) + "\n"
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,8 @@ from flatmin.data import DataSet, ImageSet
 from flatmin.train._moved import MOVED
 from flatmin.train._own_network import switches
 from flatmin.train.config import TrainConfig
-from flatmin.train.goal import Goal
+from flatmin.train.goal import Goal, name_of
+from flatmin.train.optimizers import OwnOptimizer
 
 # Raised whenever older checkpoints can no longer be continued bit for bit.
 FORMAT = 2
@@ -25,6 +26,7 @@ def fingerprint(
     network: nn.Module,
     goal: Goal,
     processes: int,
+    optimizer: OwnOptimizer | None = None,
 ) -> dict[str, Any]:
     """Describe a run by plain values.
 
@@ -34,6 +36,7 @@ def fingerprint(
         network: The bare network, before it is spread over processes.
         goal: Loss and metric.
         processes: How many train together.
+        optimizer: What makes the optimizer, where that is not the configuration's.
 
     Returns:
         A dictionary that goes into every checkpoint of the run.
@@ -51,6 +54,7 @@ def fingerprint(
         "frozen": switches(network)["frozen"],
         "classes": list(data[0].classes) if isinstance(data[0], ImageSet) else [],
         **goal.describe(),
+        "optimizer": name_of(optimizer),
         "data": [part.fingerprint() for part in data],
         "processes": processes,
     }
@@ -102,7 +106,7 @@ def check_same(saved: Any, own: dict[str, Any], path: Path) -> None:
             f"{path} belongs to another run: {', '.join(differing)}; resume with its "
             "configuration, or start in another folder."
         )
-    for name in ("loss", "metric"):
+    for name in ("loss", "metric", "optimizer"):
         if saved.get(name) != own[name]:
             raise ValueError(
                 f"{path} belongs to another run: {name} was {saved.get(name) or 'the usual one'} "

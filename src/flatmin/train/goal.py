@@ -56,7 +56,7 @@ class Goal:
 
     def describe(self) -> dict[str, str | None]:
         """The names of both, as far as they can be told apart by name; None for the usual ones."""
-        return {"loss": _name(self.loss), "metric": _name(self.metric)}
+        return {"loss": name_of(self.loss), "metric": name_of(self.metric)}
 
     def check(self, outputs: Any, targets: Tensor, *, means: bool) -> None:
         """Refuse outputs and targets that do not fit, and measures that are no means.
@@ -186,13 +186,14 @@ def _check_mean(name: str, measure: Measure, outputs: Any, targets: Tensor) -> N
         )
 
 
-def _name(measure: Any) -> str | None:
+def name_of(measure: Any) -> str | None:
+    """What tells a function from another one, as far as a name does; None for none."""
     if measure is None:
         return None
     if isinstance(measure, functools.partial):
         given = [repr(value) for value in measure.args]
         given += [f"{key}={value!r}" for key, value in sorted(measure.keywords.items())]
-        return f"{_name(measure.func)}({', '.join(given)})"
+        return f"{name_of(measure.func)}({', '.join(given)})"
     if isinstance(measure, nn.Module):
         return " ".join(repr(measure).split())
     kind = measure if hasattr(measure, "__qualname__") else type(measure)

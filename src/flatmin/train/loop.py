@@ -25,6 +25,7 @@ from flatmin.train.folder import Folder
 from flatmin.train.goal import Measure
 from flatmin.train.history import Epoch
 from flatmin.train.log import Log
+from flatmin.train.optimizers import OwnOptimizer
 from flatmin.train.packing import unpack
 from flatmin.train.parts import cut
 from flatmin.train.state import State
@@ -56,6 +57,7 @@ def train(
     *,
     loss: Measure | None = None,
     metric: Measure | None = None,
+    optimizer: OwnOptimizer | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     model: nn.Module | None = None,
@@ -81,6 +83,8 @@ def train(
             cross-entropy. What is no mean over examples is refused, for it would depend on how a
             batch is cut.
         metric: The same of what is reported, which then takes the place of the accuracy.
+        optimizer: Parameters to an optimizer that takes the place of the configuration's
+            ``optimizer`` and ``minimizer``; ``lr`` and ``schedule`` hold for it too.
         out: Folder for checkpoints and ``log.jsonl``; made if missing. None writes nothing.
         resume: Whether to continue from the newest sound checkpoint in ``out``; a finished run
             comes back at once, and an empty folder begins a new one.
@@ -135,7 +139,7 @@ def train(
         check_network(network, config.dtype)
         folder = Folder(
             Path(out) if out is not None else None,
-            lambda: fingerprint(config, pair, network, goal, team.size),
+            lambda: fingerprint(config, pair, network, goal, team.size, optimizer),
             team,
             keep,
         )
@@ -148,7 +152,7 @@ def train(
         )
         # Signals wait for the end of a step from here on; before, they end the process as ever.
         with closing(log), told(log, config, folder.describe), listening() as stop:
-            state = State(config, parts.pop("batches"), network, goal, team, parallel)
+            state = State(config, parts.pop("batches"), network, goal, team, parallel, optimizer)
             folder.rehearse(state)
             if saved:
                 unpack(state, saved)

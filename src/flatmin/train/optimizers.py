@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from flatmin.optim import only_norms
 from flatmin.train._recipe import Recipe
 from flatmin.train._rules import rule
 from flatmin.train._values import fitted
+
+OwnOptimizer = Callable[[list[nn.Parameter]], Optimizer]
+"""Parameters to an optimizer; the learning rate of a run is set from outside."""
 
 
 def fitted_options(config: Recipe) -> dict[str, Any]:
@@ -89,6 +92,18 @@ def build_optimizer(
     _check_arguments("minimizer", config.minimizer, wrapper, arguments)
     wrapped: Optimizer = wrapper(base, model=model or network, **arguments)
     return wrapped
+
+
+def build_own(make: OwnOptimizer, network: nn.Module) -> Optimizer:
+    """Let a function of the user's make the optimizer.
+
+    Raises:
+        TypeError: If it makes anything else.
+    """
+    made: object = make(list(network.parameters()))
+    if not isinstance(made, Optimizer):
+        raise TypeError(f"optimizer must make a torch.optim.Optimizer, got {type(made).__name__}.")
+    return made
 
 
 def learning_rate(config: Recipe, step: int, steps_per_epoch: int) -> float:

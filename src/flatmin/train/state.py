@@ -20,7 +20,7 @@ from flatmin.train.distributed import Team
 from flatmin.train.evaluate import forward
 from flatmin.train.goal import Goal
 from flatmin.train.history import Epoch
-from flatmin.train.optimizers import build_optimizer, learning_rate
+from flatmin.train.optimizers import OwnOptimizer, build_optimizer, build_own, learning_rate
 from flatmin.train.stops import Diverged
 
 
@@ -34,6 +34,7 @@ class State:
         goal: What is made small, and what is reported.
         team: The processes that train together.
         parallel: How they share the network, ``ddp`` or ``fsdp``.
+        own: Makes the optimizer, where that is not the configuration's.
 
     Attributes:
         epoch: Epochs that are complete.
@@ -50,6 +51,7 @@ class State:
         goal: Goal,
         team: Team,
         parallel: str = "ddp",
+        own: OwnOptimizer | None = None,
     ) -> None:
         self.config, self.team, self.goal = config, team, goal
         prepare(network, team.device, config.dtype)
@@ -76,7 +78,12 @@ class State:
             drop_last=config.drop_last,
             dtype=config.dtype,
         )
-        self.optimizer = build_optimizer(config, network, self.model, steps=len(self.batches))
+        steps = len(self.batches)
+        self.optimizer = (
+            build_own(own, network)
+            if own is not None
+            else build_optimizer(config, network, self.model, steps=steps)
+        )
         self.epoch = self.batch = self.step = self.gradients = 0
         self.history: list[Epoch] = []
         self._begin_epoch()

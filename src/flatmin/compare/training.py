@@ -1,0 +1,142 @@
+"""A run of a task with network and data: trained by flatmin, looked at when it is finished."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from flatmin.compare.arm import Arm
+from flatmin.compare.averaged import averaged, averaged_epochs
+from flatmin.compare.flatness import flatness
+from flatmin.compare.job import Job
+from flatmin.compare.task import Task
+from flatmin.data import DataSet
+from flatmin.train import Diverged, Epoch, TrainConfig, Trained, evaluate, train
+
+
+def trained(task: Task, job: Job, checkpoints: Path) -> dict[str, Any]:
+    """Train, and say how it went.
+
+    Args:
+        task: Gives network and data.
+        job: What to train, and for how long.
+        checkpoints: Where the run is continued, if it was interrupted.
+
+    Returns:
+        ``score``, metric and loss on the held-out part; ``epochs``, the ``held`` metric and
+        the ``running`` one by epoch; ``steps``, the ``active`` ones of them, ``gradients``;
+        ``lr_end``, the last learning rate over the highest; ``seconds`` of training. Of a final run
+        also ``value``, the metric on the test part, and ``sharpness``. Or ``diverged``, the reason.
+    """
+    fit, held, test = task.parts(job.seed)
+    config = config_of(task, job.arm, job)
+    keep = averaged_epochs(job.epochs) if job.arm.average else 1
+    try:
+        run = train_on((fit, held), task, job, config, job.arm, out=checkpoints, keep=keep)
+    except Diverged as error:
+        return {"diverged": str(error).partition(";")[0]}
+    history, network = run.history, run.model
+    if job.arm.average:
+        network = averaged(network, checkpoints, config, fit)
+    value, loss = evaluated(network, held, task, job, config)
+    if not math.isfinite(loss):
+        return {"diverged": "The loss was not finite at the end"}
+    check_metric(task, value)
+    numbers: dict[str, Any] = {
+        "score": [value, loss],
+        "epochs": [epoch.epoch for epoch in history],
+        "held": [_of(epoch, "test") for epoch in history],
+        "running": [_of(epoch, "running") for epoch in history],
+        "steps": history[-1].step,
+        "active": history[-1].gradients - history[-1].step,
+        "gradients": history[-1].gradients,
+        "lr_end": history[-1].lr / config.lr,
+        "seconds": round(math.fsum(epoch.seconds for epoch in history), 3),
+    }
+    if job.final:
+        numbers["value"], _ = evaluated(network, test, task, job, config)
+        check_metric(task, numbers["value"])
+        numbers["sharpness"] = flatness(network, fit, task.loss, job.device)
+    return numbers
+
+
+def config_of(task: Task, arm: Arm, job: Job) -> TrainConfig:
+    """The task's configuration with what the job and its arm say."""
+    wrapped = arm.minimizer != "none"
+    return replace(
+        task.config,
+        minimizer=arm.minimizer,
+        rho=(job.rho or arm.rho) if wrapped else None,
+        when=arm.when,
+        lr=job.lr or task.config.lr,
+        epochs=job.epochs,
+        warmup=min(task.config.warmup, job.epochs),
+        validation=0,
+        evaluate_train=0,
+        evaluate_every=1,
+        seed=job.seed,
+    )
+
+
+def train_on(
+    data: tuple[DataSet, DataSet],
+    task: Task,
+    job: Job,
+    config: TrainConfig,
+    arm: Arm,
+    *,
+    out: Path | None = None,
+    keep: int = 1,
+) -> Trained:
+    """Train a new network of the task."""
+    return train(
+        config,
+        data,
+        loss=task.loss,
+        metric=task.metric,
+        optimizer=task.own_arms[arm.name] if arm.own else None,
+        model=task.model(job.seed),
+        out=out,
+        resume=out is not None,
+        keep=keep,
+        device=job.device,
+    )
+
+
+def evaluated(
+    network: nn.Module, data: DataSet, task: Task, job: Job, config: TrainConfig
+) -> tuple[float, float]:
+    """The metric in the unit in which it is shown, and the loss."""
+    loss, metric = evaluate(
+        network, data.to(job.device), config=config, loss=task.loss, metric=task.metric
+    )
+    if task.metric is not None:
+        return metric, loss
+    return (loss if math.isnan(metric) else 100 * metric), loss
+
+
+def check_metric(task: Task, value: float) -> None:
+    """Refuse a metric that is no number where the loss is one.
+
+    Raises:
+        ValueError: If it is not finite.
+    """
+    if not math.isfinite(value):
+        raise ValueError(
+            f"metric of {task.path.name} must be finite, and gives {value} where the loss is "
+            "finite; leave out of it what is not defined for every example."
+        )
+
+
+def _of(epoch: Epoch, part: str) -> float | None:
+    """What is reported of an epoch: the metric, or the accuracy in percent, or the loss."""
+    accuracy: float | None = getattr(epoch, f"{part}_accuracy")
+    if accuracy is not None:
+        return round(100 * accuracy, 4)
+    metric: float | None = getattr(epoch, f"{part}_metric")
+    loss: float | None = getattr(epoch, f"{part}_loss")
+    return loss if metric is None else metric
