@@ -16,7 +16,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from cases import BASES, PAIRS, VARIANTS, build, same
+from cases import BASES, OTHERS_SLOWLY, PAIRS, VARIANTS, build, same
 
 
 def network() -> nn.Module:
@@ -57,7 +57,7 @@ SCHEDULERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("to_base", [False, True], ids=["on wrapper", "on base"])
 @pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", OTHERS_SLOWLY)
 def test_schedulers_act_as_on_the_base(variant: str, name: str, to_base: bool) -> None:
     """And without a warning, since warnings are errors here."""
     model = network()

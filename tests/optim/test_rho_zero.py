@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cases import BASES, PAIRS, VARIANTS, build, same
+from cases import BASES, OTHERS_SLOWLY, PAIRS, VARIANTS, build, same
 
 
 class Net(nn.Module):
@@ -172,7 +172,7 @@ def both(variant: str, base: str, order: Any, *, given: bool = True) -> tuple[An
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.__name__)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", OTHERS_SLOWLY)
 def test_every_order_of_calls(variant: str, order: Any) -> None:
     bare, wrapped = both(variant, "SGD", order)
     assert same(bare, wrapped)

@@ -54,11 +54,10 @@ class OnePass(InBall, ABC):
                 "perturbed() again would lose them; to accumulate put the passes of all parts into "
                 "one block, to begin anew call zero_grad()."
             )
-        if any(gradients.is_anything(grad) for grad in here):
+        if not visit.used and any(gradients.is_anything(grad) for grad in here):
             visit.tell(
                 f"gradients were there when perturbed() was entered, and {type(self).__name__} "
-                "drops them unused: it needs no first pass, so leave that out, and call "
-                "zero_grad() before each step."
+                "drops them unused: it needs no first pass, so leave that out."
             )
         visit.forget()
 

@@ -130,6 +130,11 @@ class Visit:
             return False
         return bool(probe.added) and probe.param.grad is not None
 
+    @property
+    def used(self) -> bool:
+        """Whether the gradients in place are those of the last step, and none has come since."""
+        return self.probe is not None and self.probe.param is not None and self.probe.added is None
+
     def tell(self, sentence: str) -> None:
         """Warn, once."""
         if sentence not in self.told:
