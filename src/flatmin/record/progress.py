@@ -1,26 +1,42 @@
-"""Progress bars with the time left."""
+"""How far something is, with the time left: a bar on a terminal, else a line now and then."""
 
-from collections.abc import Callable, Iterable, Iterator
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
+
+from flatmin._told import Told
 
 T = TypeVar("T")
 
 
 def progress(iterable: Iterable[T], description: str) -> Iterator[T]:
-    """Pass the elements on and show on stderr how far we are; without a terminal, show nothing."""
-    # disable=None: none without a terminal. leave=False: a finished bar makes room for the next.
-    yield from _tqdm()(iterable, description, disable=None, leave=False, dynamic_ncols=True)
+    """Pass the elements on and show on stderr how far we are."""
+    if sys.stderr.isatty() or not isinstance(iterable, Sized):
+        # disable=None: none without a terminal. leave=False: a finished bar makes room.
+        yield from _tqdm()(iterable, description, disable=None, leave=False, dynamic_ncols=True)
+        return
+    told = Told(len(iterable), description)
+    try:
+        for element in iterable:
+            yield element
+            told.update()
+    finally:
+        told.close()
 
 
 def meter(total: float, description: str) -> Callable[[float], object]:
-    """Show on stderr how much of ``total`` is done, and the time left; without a terminal, nothing.
+    """Show on stderr how much of ``total`` is done, and the time left.
 
     Returns:
         A function that takes what has been done since.
     """
-    tqdm = _tqdm()
+    if not sys.stderr.isatty():
+        told = Told(total, description)
+        return told.update
     layout = "{l_bar}{bar}| {elapsed} gone, {remaining} left"
-    bar = tqdm(total=total, desc=description, disable=None, leave=False, bar_format=layout)
+    bar = _tqdm()(total=total, desc=description, disable=None, leave=False, bar_format=layout)
     done: Callable[[float], object] = bar.update
     return done
 

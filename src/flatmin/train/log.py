@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flatmin._told import Told
 from flatmin.train._lines import Lines, Mark
 from flatmin.train.history import Epoch
 
@@ -61,8 +62,8 @@ class Log:
     Args:
         folder: Where ``log.jsonl`` is; None to write nothing.
         tensorboard: Whether to write for TensorBoard too, in a folder of that name.
-        progress: Name of the progress bar on stderr; None for no bar. There is none without a
-            terminal.
+        progress: Name of the progress bar on stderr; None for no bar. Without a terminal it is a
+            line now and then.
 
     Raises:
         ImportError: If TensorBoard is asked for and not installed.
@@ -176,8 +177,10 @@ def _board_writer(folder: Path | None) -> Any:
 
 
 def _bar(name: str | None, done: int, whole: int) -> Any:
-    if name is None or not sys.stderr.isatty():
+    if name is None:
         return None
+    if not sys.stderr.isatty():
+        return Told(whole, name, done)
     try:
         from tqdm import tqdm
     except ImportError:

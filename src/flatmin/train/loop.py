@@ -96,7 +96,8 @@ def train(
         log_every: Steps between records of the running loss; a loss that is not finite is noticed
             as often.
         tensorboard: Whether to write for TensorBoard too.
-        progress: Name of a progress bar on stderr, where that is a terminal; None for none.
+        progress: Name of a progress bar on stderr, or of a line now and then where that is no
+            terminal; None for none.
 
     Returns:
         History, network and last checkpoint.
