@@ -245,5 +245,17 @@ def test_library_loads_nothing_heavier_than_torch() -> None:
     assert not (loaded_by(f"import {imports}") - loaded_by("import torch")) & HEAVY
 
 
+def test_rooms_are_there_without_an_import_of_their_own() -> None:
+    """And loaded only then."""
+    code = "import flatmin; a = 'flatmin.train' in sys.modules; flatmin.train.TrainConfig; print(a)"
+    done = subprocess.run([sys.executable, "-c", f"import sys; {code}"], capture_output=True)
+    assert done.stdout.split() == [b"False"]
+    for room in flatmin._ROOMS:
+        assert getattr(flatmin, room).__name__ == f"flatmin.{room}"
+        assert room in dir(flatmin)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = flatmin.nothing
+
+
 def test_heavy_modules_would_be_noticed() -> None:
     assert loaded_by("from PIL import Image") & HEAVY == {"PIL"}

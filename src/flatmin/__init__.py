@@ -1,5 +1,8 @@
 """Flat minima for PyTorch: optimizers that find them, measures that rescaling cannot fool."""
 
+from importlib import import_module
+from types import ModuleType
+
 # Neighbourhoods
 from flatmin.ball import Ball
 
@@ -19,6 +22,20 @@ from flatmin.optim.wsam import WSAM
 from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise
 
 __version__ = "0.1.0"
+
+# Rooms that are loaded when they are first asked for: `flatmin.sharpness` needs no second import.
+_ROOMS = ("analysis", "compare", "data", "ensemble", "models", "sharpness", "symmetry", "train")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ROOMS:
+        return import_module(f"flatmin.{name}")
+    raise AttributeError(f"module 'flatmin' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS})
+
 
 __all__ = [
     "ASAM",

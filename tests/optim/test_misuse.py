@@ -108,3 +108,17 @@ def test_unnamed_parameters_where_names_are_needed() -> None:
     with pytest.raises(ValueError, match="have no names"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("name", ["first_step", "second_step"])
+def test_loops_written_for_sam_py_are_told_what_to_write(name: str) -> None:
+    optimizer = SAM(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1))
+    with pytest.raises(AttributeError, match=r"with optimizer\.perturbed\(\):"):
+        getattr(optimizer, name)(zero_grad=True)
+
+
+def test_it_says_what_it_is_around() -> None:
+    x = torch.nn.Parameter(torch.ones(1))
+    assert repr(SAM(torch.optim.AdamW([x]))).startswith("SAM around AdamW (\nParameter Group 0\n")
+    both = SAM([torch.optim.AdamW([x]), torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1)])
+    assert repr(both).startswith("SAM around Several (")

@@ -26,6 +26,12 @@ _HOOKS = frozenset(
     }
 )
 
+# What the loops around the widespread `sam.py` call, and what to write instead.
+_ELSEWHERE = {
+    "first_step": "with optimizer.perturbed():` around the second forward and backward pass",
+    "second_step": "optimizer.step()` behind the block `with optimizer.perturbed():",
+}
+
 
 class Wrapper(Optimizer):
     """The part of a wrapper that only points to its base.
@@ -77,7 +83,17 @@ class Wrapper(Optimizer):
                 except AttributeError:
                     continue
         base = type(self.__dict__.get("base")).__name__
+        if name in _ELSEWHERE:
+            raise AttributeError(
+                f"{type(self).__name__} has no {name}(), for a step that is left in the middle "
+                f"would leave the weights perturbed: write `{_ELSEWHERE[name]}`."
+            )
         raise AttributeError(f"neither {type(self).__name__} nor {base} has {name!r}.")
+
+    def __repr__(self) -> str:
+        own = f"{type(self).__name__} ("
+        around = f"{type(self).__name__} around {type(self.base).__name__} ("
+        return super().__repr__().replace(own, around, 1)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer.
