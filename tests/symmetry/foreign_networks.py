@@ -67,7 +67,7 @@ class ResNet(nn.Module):
 
 
 class PaddedShortcut(nn.Module):
-    """The parameter-free shortcut of CIFAR ResNets: subsample and pad channels with zeros."""
+    """The parameter-free shortcut of CIFAR ResNets: pad channels with zeros."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,13 +222,13 @@ def _tokens() -> Tensor:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], tuple[int, int, int]]] = {
     "functional": (FunctionalMLP, lambda: torch.randn(6, 3, 4), (2, 2, 0)),
     "resnet": (ResNet, lambda: torch.randn(4, 3, 32, 32), (16, 6, 10)),
-    "padded shortcut": (PaddedShortcut, lambda: torch.randn(4, 3, 6, 6), (0, 0, 0)),
+    "padded shortcut": (PaddedShortcut, lambda: torch.randn(4, 3, 6, 6), (2, 2, 0)),
     "squeeze-excite": (SqueezeExcite, lambda: torch.randn(4, 3, 6, 6), (5, 1, 1)),
     "residual mlp": (ResidualMLP, lambda: torch.randn(6, 6), (4, 4, 1)),
-    "transformer": (Transformer, _tokens, (3, 2, 3)),
-    "raw parameters": (RawParameters, lambda: torch.randn(6, 4), (2, 2, 0)),
-    "autoencoder": (Autoencoder, lambda: torch.randn(4, 1, 8, 8), (4, 4, 1)),
-    "sequence": (Sequence, lambda: torch.randn(4, 6, 3), (2, 1, 0)),
+    "transformer": (Transformer, _tokens, (6, 4, 6)),
+    "raw parameters": (RawParameters, lambda: torch.randn(6, 4), (3, 2, 1)),
+    "autoencoder": (Autoencoder, lambda: torch.randn(4, 1, 8, 8), (5, 4, 1)),
+    "sequence": (Sequence, lambda: torch.randn(4, 6, 3), (2, 2, 0)),
     "tanh": (tanh_mlp, lambda: torch.randn(6, 4), (1, 3, 3)),
     "nested": (nested_cnn, lambda: torch.randn(6, 3, 8, 8), (5, 3, 2)),
     "gelu": (gelu_mlp, lambda: torch.randn(6, 4), (0, 2, 0)),

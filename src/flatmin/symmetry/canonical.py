@@ -1,12 +1,13 @@
 """The balanced representative of a network among its rescalings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from flatmin.symmetry.groups import Group
+from flatmin.symmetry.slots import Slot
 from flatmin.symmetry.symmetries import Scalings
 from flatmin.symmetry.transform import rescale
 
@@ -131,16 +132,21 @@ def canonicalize(model: nn.Module, scalings: Scalings) -> Balance:
 
 def _step(squares: Mapping[str, Tensor], group: Group) -> tuple[Tensor, Tensor]:
     # Logarithm of the factor that balances each unit, all others held fixed.
-    entering = [s for s in group.slots if s.name in squares and s.power == 1]
-    leaving = [s for s in group.slots if s.name in squares and s.power == -1]
-    received = torch.stack([s.totals(squares[s.name]) for s in entering]).sum(0)
-    if leaving:
-        sent = torch.stack([s.totals(squares[s.name]) for s in leaving]).sum(0)
-        step = (sent.log() - received.log()) / 4
-    else:
+    slots = [slot for slot in group.slots if slot.name in squares]
+    entering = [slot for slot in slots if slot.power > 0]
+    leaving = [slot for slot in slots if slot.power < 0]
+    received, sent = _weight(squares, entering, group), _weight(squares, leaving, group)
+    if not leaving:
         sent = torch.ones_like(received)
-        step = -received.log() / 2
     idle = (received == 0) | (sent == 0)
+    # The largest powers bound how fast both sides change: such a step never overshoots.
+    rate = max((s.power for s in entering), default=1) - min((s.power for s in leaving), default=0)
+    step = (sent.log() - received.log()) / (2 * rate)
     if {s.name for s in entering} & {s.name for s in leaving}:
         step = step / 2  # the units exchange weight with each other: half steps never overshoot
     return torch.where(idle, 0.0, step), idle
+
+
+def _weight(squares: Mapping[str, Tensor], slots: Sequence[Slot], group: Group) -> Tensor:
+    totals = [abs(s.power) * s.totals(squares[s.name], group.size) for s in slots]
+    return torch.stack(totals).sum(0) if totals else torch.zeros(group.size, dtype=torch.float64)

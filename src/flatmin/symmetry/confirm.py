@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from flatmin._streams import stream
 from flatmin.symmetry.evaluate import ROUNDING, ROUNDING_BELOW, all_outputs
@@ -15,7 +16,7 @@ from flatmin.symmetry.private import changed, private_copy, state_of
 
 Claim = TypeVar("Claim", bound=Symmetries)
 
-# How far from the network and the example the second trial is, relative to each tensor's rms.
+# How far from the network and the example the other trials are, relative to each tensor's rms.
 _NOISE = 0.1
 # An output counts at least as if it had this part of the rms of all, so that what is zero but for
 # rounding may differ by rounding.
@@ -25,13 +26,13 @@ _FLOOR = 1e-3
 def confirmed(claim: Claim, model: nn.Module, example: Any) -> Claim:
     """Return the groups of a claim under which all outputs stay, and name the others.
 
-    Two trials are made: the network as it is on the example, and one with noise on parameters and
-    inputs, for zeros hide what ordinary numbers show.
+    Three trials are made: the network as it is on the example, one with noise on parameters and
+    inputs, for zeros hide what ordinary numbers show, and one on inputs drawn anew.
 
     Args:
         claim: What a trace has found.
         model: The network. Read, never written.
-        example: An input, or a tuple of inputs.
+        example: An input, a tuple of inputs, or a mapping of keyword arguments.
     """
     if not claim.groups:
         return claim
@@ -60,7 +61,7 @@ class _Trial:
     """A network and inputs on which a claim is tried, and what comes out without it."""
 
     model: nn.Module
-    inputs: tuple[Any, ...]
+    example: Any
     outputs: list[Tensor]
     rounding: float
 
@@ -72,7 +73,7 @@ def _moved(claim: Symmetries, trials: Sequence[_Trial]) -> str | None:
     for trial in trials:
         state = state_of(trial.model)
         element = claim.far(stream("confirm", "element"))
-        after = all_outputs(trial.model, changed(state, claim.apply(state, element)), trial.inputs)
+        after = all_outputs(trial.model, changed(state, claim.apply(state, element)), trial.example)
         if [len(t) for t in after] != [len(t) for t in trial.outputs]:
             return "the outputs change their number when these units are transformed"
         change = _largest_change(trial.outputs, after)
@@ -102,36 +103,40 @@ def _rms(values: Tensor) -> float:
 
 
 def _trials(model: nn.Module, example: Any) -> Iterator[_Trial]:
-    for noise in (0.0, _NOISE):
+    for noise, move in ((0.0, None), (_NOISE, _near), (_NOISE, _anew)):
         # In float64, unless the forward insists on another type.
         for double in (True, False):
-            trial = _trial(model, example, noise, double)
+            trial = _trial(model, example, noise, double, move)
             if trial is not None:
                 yield trial
                 break
 
 
-def _trial(model: nn.Module, example: Any, noise: float, double: bool) -> _Trial | None:
+def _trial(
+    model: nn.Module, example: Any, noise: float, double: bool, move: Callable[..., Any] | None
+) -> _Trial | None:
     generator = stream("confirm", "point")
-    inputs = example if isinstance(example, tuple) else (example,)
     twin = private_copy(model)
     try:
         if double:
             twin = _in_double(twin)
-            inputs = tuple(
-                x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs
-            )
-        if noise:
+            example = tree_map(_doubled, example)
+        if move is not None:
             with torch.no_grad():
                 for parameter in twin.parameters():
                     parameter.copy_(_near(parameter, noise, generator))
-            inputs = tuple(_near(x, noise, generator) for x in inputs)
+            example = tree_map(lambda value: move(value, noise, generator), example)
         with _Lowest() as lowest:
-            outputs = all_outputs(twin, {}, inputs)
+            outputs = all_outputs(twin, {}, example)
     except Exception:  # a stranger's forward may fail in any way on other types and numbers
         return None
     rounding = max(ROUNDING.get(kind, ROUNDING_BELOW) for kind in (torch.float64, *lowest.kinds))
-    return _Trial(twin, inputs, outputs, rounding)
+    return _Trial(twin, example, outputs, rounding)
+
+
+def _doubled(value: Any) -> Any:
+    is_float = isinstance(value, Tensor) and value.is_floating_point()
+    return value.double() if is_float else value
 
 
 def _in_double(model: nn.Module) -> nn.Module:
@@ -151,6 +156,16 @@ def _near(value: Any, noise: float, generator: torch.Generator) -> Any:
     size = float(sound.abs().double().square().mean().sqrt()) if sound.numel() else 0.0
     drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64, device="cpu")
     return sound + (noise * (size or 1.0) * drawn).to(sound)
+
+
+def _anew(value: Any, noise: float, generator: torch.Generator) -> Any:
+    """Numbers drawn anew, normal with the same rms; whole numbers as the old ones, reordered."""
+    if not isinstance(value, Tensor) or value.is_complex() or not value.numel():
+        return value
+    if value.is_floating_point():
+        return _near(value * 0, 1.0, generator) * (_rms(value.double()) or 1.0)
+    order = torch.randperm(value.numel(), generator=generator, device="cpu")
+    return value.reshape(-1)[order.to(value.device)].view(value.shape)
 
 
 class _Lowest(TorchFunctionMode):

@@ -29,6 +29,13 @@ def same_randomness(model: nn.Module, seed: int = 0) -> Iterator[None]:
         yield
 
 
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return an example as the arguments of a forward: a mapping of words holds keywords."""
+    if isinstance(example, Mapping) and all(isinstance(key, str) for key in example):
+        return (), dict(example)
+    return (tuple(example) if isinstance(example, tuple) else (example,)), {}
+
+
 def outputs_at(model: nn.Module, state: Mapping[str, Tensor], example: Any) -> Tensor:
     """Return all outputs as one flat float64 tensor; see ``all_outputs``."""
     return torch.cat(all_outputs(model, state, example))
@@ -43,16 +50,16 @@ def all_outputs(model: nn.Module, state: Mapping[str, Tensor], example: Any) -> 
     Args:
         model: The network. Read, never written.
         state: The tensors in which the copy is to differ from it.
-        example: An input, or a tuple of inputs.
+        example: An input, a tuple of inputs, or a mapping of keyword arguments.
 
     Raises:
         ValueError: If the network returns no number.
     """
     twin = private_copy(model)
     load(twin, state)
-    inputs = example if isinstance(example, tuple) else (example,)
+    args, kwargs = arguments(example)
     with same_randomness(model), torch.no_grad():
-        found = [_flat(t) for t in _tensors(twin(*inputs), set())]
+        found = [_flat(t) for t in tensors_in(twin(*args, **kwargs))]
     if not found:
         raise ValueError(f"{type(model).__name__} returns no tensor on the example")
     return found
@@ -94,7 +101,7 @@ def verify(
         model: The network, in the mode to verify. Read, never written.
         symmetries: What ``find_scalings``, ``find_permutations`` or ``find_flips`` returned.
         elements: One tensor per group, as ``symmetries.sample()`` returns them.
-        example: An input, or a tuple of inputs.
+        example: An input, a tuple of inputs, or a mapping of keyword arguments.
 
     Returns:
         Both outputs and how far they lie apart.
@@ -116,8 +123,9 @@ def verify(
     return Verification(before, after, deviation(before, after))
 
 
-def _tensors(output: object, seen: set[int]) -> Iterator[Tensor]:
-    """Every number in what a network returns, whatever it is wrapped in."""
+def tensors_in(output: object, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """Yield every number in what a network returns, whatever it is wrapped in."""
+    seen = set() if seen is None else seen
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, bool | int | float | complex):
@@ -131,7 +139,7 @@ def _tensors(output: object, seen: set[int]) -> Iterator[Tensor]:
         else:
             parts = getattr(output, "__dict__", {}).values()
         for part in parts:
-            yield from _tensors(part, seen)
+            yield from tensors_in(part, seen)
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ from torch import nn
 
 from flatmin.symmetry.confirm import confirmed
 from flatmin.symmetry.groups import Symmetries
-from flatmin.symmetry.rules import rule_of
+from flatmin.symmetry.permuting import Orders
+from flatmin.symmetry.solution import Factors
 from flatmin.symmetry.symmetries import Flips, Permutations, Scalings
+from flatmin.symmetry.table import KEPT
 from flatmin.symmetry.trace import trace
-from flatmin.symmetry.walk import Kind, Walk
+from flatmin.symmetry.walk import Kind
 
 Found = TypeVar("Found", bound=Symmetries)
 
@@ -20,21 +22,22 @@ def find_scalings(model: nn.Module, example: Any, *, opaque: Sequence[str] = ())
 
     .. math:: f(\tau z) = \tau f(z) \;\Rightarrow\; W_2\, f(W_1 x) = (W_2 / \tau)\, f(\tau W_1 x)
 
-    The model is traced with ``torch.fx`` in its present mode, and run on ``example`` for the
-    shapes; both happen on copies. What cannot be proven is not offered. What a trace does not show,
-    such as a forward that reads its parameters in some other way, is caught by trying: a copy in
-    float64 is transformed at random, and a group under which an output moves is dropped and named.
+    The model is exported with ``torch.export`` in its present mode and run on ``example``; both
+    happen on copies. Every operation is an equation between the factors of what it reads and
+    computes, and the groups are what these equations leave free. What cannot be proven is not
+    offered. Then all is tried: a copy in float64 is transformed at random, on the example, near it
+    and on inputs drawn anew, and a group under which an output moves is dropped and named.
 
     Layers joined by residual additions form one group, with one factor per channel for all of
-    them. In eval mode the running statistics of a BatchNorm belong to its group, and ``var + eps``
-    is what scales, so a running variance may come to lie below zero, never below ``-eps``. In
-    train mode BatchNorm undoes a scale exactly only for ``eps`` of zero, or 1e-38 where torch asks
-    for a positive one.
+    them; queries and keys form one, whose factors cancel in every score. In eval mode the running
+    statistics of a BatchNorm belong to its group, and ``var + eps`` is what scales, so a running
+    variance may come to lie below zero, never below ``-eps``. In train mode BatchNorm undoes a
+    scale exactly only for ``eps`` of zero, or 1e-38 where torch asks for a positive one.
 
     Args:
-        model: Any module that ``torch.fx`` can trace. Read, never written.
-        example: An input, or a tuple of inputs; it should be an ordinary one, for what is claimed
-            is tried on it and near it.
+        model: Any module that ``torch.export`` can trace. Read, never written.
+        example: An input, a tuple of inputs, or a mapping of keyword arguments; it should be an
+            ordinary one, for what is claimed is tried on it and near it.
         opaque: Names of submodules to leave untraced, such as one that branches on its data.
             Nothing that enters them is offered.
 
@@ -123,6 +126,7 @@ def find_flips(model: nn.Module, example: Any, *, opaque: Sequence[str] = ()) ->
 def _find(
     kind: Kind, made: type[Found], model: nn.Module, example: Any, opaque: Sequence[str]
 ) -> Found:
-    walk = Walk(kind, trace(model, example, opaque))
-    walk.run(rule_of)
-    return confirmed(made(walk.groups(), walk.stopped()), model, example)
+    traced = trace(model, example, opaque, KEPT)
+    walk = Orders(traced) if kind == "permute" else Factors(kind, traced)
+    walk.run()
+    return confirmed(made(*walk.found()), model, example)

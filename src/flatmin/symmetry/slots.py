@@ -6,54 +6,53 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Slot:
-    r"""One axis of one named tensor, and what a factor τ per unit does to it.
+    r"""Which entries of one named tensor belong to which unit, and what a factor τ does to them.
 
     .. math:: t' = (t + a)\,\tau^k - a
 
     Args:
         name: Name of the parameter or buffer in the model.
-        dim: Axis that the units run along.
+        units: The unit of every entry, from 0, and -1 where there is none; its shape can be
+            broadcast to that of the tensor. ``[[0], [1], [2]]`` are the rows of a matrix.
         power: The exponent k: 1 where the units are produced, -1 where they are read, 2 for a
             running variance.
-        block: Consecutive entries that belong to one unit; a channel of h × w pixels that was
-            flattened owns h·w columns.
-        groups: Groups of a convolution. Above one, the units are its *input* channels, and ``dim``
-            holds only those of one group.
         offset: The constant a: ``eps`` for a running variance, which enters as ``var + eps``.
+
+    Example:
+        >>> rows = Slot("weight", torch.tensor([[0], [1]]), 1)
+        >>> rows.scaled(torch.ones(2, 3), torch.tensor([2.0, 5.0]))[:, 0].tolist()
+        [2.0, 5.0]
     """
 
     name: str
-    dim: int
-    power: int
-    block: int = 1
-    groups: int = 1
+    units: Tensor
+    power: float
     offset: float = 0.0
 
     def scaled(self, tensor: Tensor, factors: Tensor) -> Tensor:
         """Return ``tensor`` after factors of shape ``(units,)``."""
-        powers = self._spread(factors.to(tensor.dtype) ** self.power, tensor.shape)
+        one = torch.ones(1, dtype=tensor.dtype, device=factors.device)
+        known = torch.cat([one, factors.to(tensor.dtype) ** self.power])
+        powers = known[(self.units + 1).to(factors.device)]
         return (tensor + self.offset) * powers - self.offset if self.offset else tensor * powers
 
     def reordered(self, tensor: Tensor, order: Tensor) -> Tensor:
-        """Return ``tensor`` with its units in a new order, of shape ``(units,)``."""
-        inside = torch.arange(self.block, device=order.device)
-        return tensor.index_select(self.dim, (order[:, None] * self.block + inside).flatten())
+        """Return ``tensor`` with its units in a new order, of shape ``(units,)``.
 
-    def totals(self, tensor: Tensor) -> Tensor:
-        """Return the sum of the entries of each unit, of shape ``(units,)``."""
-        if self.groups > 1:
-            by_group = tensor.reshape(self.groups, -1, tensor.shape[1], tensor[0, 0].numel())
-            sums = by_group.sum((1, 3)).flatten()
-        else:
-            sums = tensor.movedim(self.dim, 0).reshape(tensor.shape[self.dim], -1).sum(1)
-        return sums.view(-1, self.block).sum(1)
+        Entries of a unit keep their order among themselves; the units run along one axis.
+        """
+        along = [axis for axis, size in enumerate(self.units.shape) if size > 1]
+        axis = along[0] if along else 0
+        line = self.units.flatten().to(order.device)
+        places = line.argsort(stable=True)[(line < 0).sum() :].view(len(order), -1)
+        source = torch.arange(len(line), device=order.device)
+        source[places.flatten()] = places[order].flatten()
+        return tensor.index_select(axis - self.units.ndim + tensor.ndim, source)
 
-    def _spread(self, values: Tensor, shape: torch.Size) -> Tensor:
-        values = values.repeat_interleave(self.block)
-        if self.groups > 1:
-            rows = shape[0] // self.groups
-            values = values.view(self.groups, -1).repeat_interleave(rows, 0)
-            return values.view(*values.shape, *[1] * (len(shape) - 2))
-        return values.view([-1 if axis == self.dim else 1 for axis in range(len(shape))])
+    def totals(self, tensor: Tensor, size: int) -> Tensor:
+        """Return the sum of the entries of each of ``size`` units."""
+        units = (self.units + 1).to(tensor.device).expand(tensor.shape)
+        sums = torch.zeros(size + 1, dtype=tensor.dtype, device=tensor.device)
+        return sums.index_add_(0, units.reshape(-1), tensor.reshape(-1))[1:]

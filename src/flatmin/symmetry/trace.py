@@ -1,24 +1,17 @@
-"""A traced copy of a network: its graph, the shapes in it, and which tensors are used where."""
+"""A network as a list of operations: exported by torch, with the numbers of one run."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from flatmin.symmetry.evaluate import same_randomness
+from flatmin.symmetry.evaluate import arguments, same_randomness
+from flatmin.symmetry.export import SHAPE_ONLY, Flat, check, exported, operation_name, quiet
+from flatmin.symmetry.opaque import sealed
 from flatmin.symmetry.private import Memory, private_copy, views_of
-
-# What of a tensor may be asked without reading its numbers.
-_METADATA = {
-    *("shape", "size", "dim", "ndim", "numel", "nelement", "stride", "dtype", "device", "layout"),
-    *("requires_grad", "is_leaf", "type", "element_size", "is_floating_point", "is_complex"),
-    *("is_cuda", "is_sparse", "__len__", "__hash__"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,132 +19,150 @@ class Trace:
     """What a pass over a network needs to know about it.
 
     Args:
-        model: A copy of the network; tracing leaves constants behind, running moves statistics.
-        graph: Its operations in order.
-        shapes: Shape of every tensor computed, by the name of its node.
-        names: Name of every parameter and buffer, by identity.
-        tied: Names of those used more than once: also where a forward reads their numbers while it
-            is traced, or keeps a view of them.
+        nodes: Its operations in order.
+        values: What each of them computed on the example.
+        names: The name of the parameter or buffer that a node reads.
+        params: Names of all parameters; every other name is a buffer.
+        varying: Nodes that depend on the inputs, or are drawn at random.
+        outputs: Nodes whose values leave the network.
+        fixed: Names that may not move, each with the reason.
+        places: Where in the model each node was computed.
     """
 
-    model: nn.Module
-    graph: fx.Graph
-    shapes: Mapping[str, tuple[int, ...]]
-    names: Mapping[int, str]
-    tied: frozenset[str]
+    nodes: tuple[fx.Node, ...]
+    values: Mapping[fx.Node, Any]
+    names: Mapping[fx.Node, str]
+    params: frozenset[str]
+    varying: frozenset[fx.Node]
+    outputs: tuple[fx.Node, ...]
+    fixed: Mapping[str, str]
+    places: Mapping[fx.Node, "Place"]
 
-    def module(self, node: fx.Node) -> nn.Module | None:
-        """Return the layer that a node calls, if it calls one."""
-        return self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-    def tensor(self, argument: object) -> Tensor | None:
-        """Return the parameter or buffer that an argument reads, if it reads one directly."""
-        if not isinstance(argument, fx.Node) or argument.op != "get_attr":
-            return None
-        value: object = self.model
-        for part in str(argument.target).split("."):
-            value = getattr(value, part)
-        return value if isinstance(value, Tensor) else None
+    def place(self, node: fx.Node) -> "Place":
+        """Return where in the model a node is computed."""
+        return self.places.get(node, Place("", "", False))
 
 
-def trace(model: nn.Module, example: Any, opaque: Sequence[str] = ()) -> Trace:
-    """Trace a copy of a network in its present mode, and run it once on an example."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The module that computes something: its path, its class, and whether it has no parts."""
+
+    path: str
+    kind: str
+    is_leaf: bool
+
+
+def trace(model: nn.Module, example: Any, opaque: Sequence[str], keeps: frozenset[str]) -> Trace:
+    """Export a copy of a network in its present mode, and run it once on an example.
+
+    Args:
+        model: The network. Read, never written.
+        example: An input, a tuple of them, or a mapping of keywords.
+        opaque: Names of submodules that are left untraced.
+        keeps: Names of the operations that need not be written as simpler ones.
+
+    Raises:
+        ValueError: If the network does not run on the example, or cannot be program.
+    """
     missing = set(opaque) - {name for name, _ in model.named_modules()}
     if missing:
         raise ValueError(f"opaque names {sorted(missing)}, which the model does not have")
     twin = private_copy(model)
-    memory = Memory(twin)
-    reads = _Reads(memory)
-    try:
-        with reads:
-            graph = _Tracer(opaque).trace(twin)
-    except Exception as error:
-        raise ValueError(
-            f"torch.fx cannot trace {type(model).__name__}: {error}. Name the submodule that "
-            "branches on its data in opaque=[...]; nothing that enters it will be offered"
-        ) from error
-    names = {id(tensor): name for name, tensor in _named(twin)}
-    found = Trace(twin, graph, _shapes(twin, graph, example), names, frozenset())
-    uses = Counter(reads.names)
-    for tensor in _used(found):
-        uses.update(memory.names_of(tensor))
-    often = {name for name, count in uses.items() if count > 1}
-    own = Memory(model)  # where a copy lies, two parameters over one memory are apart
-    viewed = {name for tensor in views_of(model) for name in own.names_of(tensor)}
-    return Trace(twin, graph, found.shapes, names, frozenset(often | own.shared() | viewed))
+    args, kwargs = arguments(example)
+    with quiet(), torch.no_grad(), sealed(twin, opaque):
+        check(twin, model, args, kwargs)
+        program = exported(Flat(private_copy(twin)), args, kwargs, keeps)
+        return _read(program, model, args, kwargs)
 
 
-class _Reads(TorchFunctionMode):
-    """While a network is traced, note whose numbers are read outside of the graph."""
+def _read(program: Any, model: nn.Module, args: Any, kwargs: Any) -> Trace:
+    signature, graph = program.graph_signature, program.graph
+    own = _own_names(model)
+    state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    constants: dict[str, str] = dict(signature.inputs_to_lifted_tensor_constants)
+    memory = Memory(program)
+    inputs = iter(tree_leaves((tuple(args), dict(kwargs))))
+    given: list[Any] = []
+    names, fixed, user = {}, {}, set()
+    for node in graph.nodes:
+        if node.op != "placeholder":
+            break
+        if node.name in state:
+            names[node] = own[state[node.name]]
+            given.append(_tensor(program, state[node.name]))
+        elif node.name in constants:
+            given.append(program.constants[constants[node.name]])
+            for name in memory.names_of(given[-1]):
+                fixed[own[name]] = "is read as a constant as well"
+        else:
+            user.add(node)
+            given.append(next(inputs, None))
+    memory = Memory(model)  # where a copy lies, two tensors over one memory are apart
+    for name in memory.shared():
+        fixed[name] = "shares its memory with another (tied weights)"
+    for name in {name for view in views_of(model) for name in memory.names_of(view)}:
+        fixed[name] = "is viewed by an attribute as well"
+    recorder = _Recorder(program.graph_module)
+    with same_randomness(model):
+        recorder.run(*given)
+    kinds = [str(spec.kind).rpartition(".")[2] for spec in signature.output_specs]
+    returned = tree_leaves(next(node for node in graph.nodes if node.op == "output").args)
+    outputs = [
+        node
+        for node, kind in zip(returned, kinds, strict=True)
+        if isinstance(node, fx.Node) and kind != "BUFFER_MUTATION"
+    ]
+    params = frozenset(name for name, _ in model.named_parameters())
+    varying = frozenset(_varying(graph, user))
+    nodes = tuple(graph.nodes)
+    places = dict(_places(graph, model))
+    return Trace(nodes, recorder.values, names, params, varying, tuple(outputs), fixed, places)
 
-    def __init__(self, memory: Memory):
-        super().__init__()
-        self.memory = memory
-        self.names: set[str] = set()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        name = getattr(func, "__name__", "")
-        # A property is known by its own name, not by that of its getter.
-        name = getattr(getattr(func, "__self__", None), "__name__", name)
-        leaves = [] if name in _METADATA else tree_leaves((args, kwargs))
-        # What meets a proxy becomes part of the graph, and is counted there.
-        if not any(isinstance(leaf, fx.Proxy) for leaf in leaves):
-            for leaf in leaves:
-                if isinstance(leaf, Tensor):
-                    self.names |= self.memory.names_of(leaf)
-        return func(*args, **(kwargs or {}))
+def _places(graph: fx.Graph, model: nn.Module) -> Iterator[tuple[fx.Node, Place]]:
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for node in graph.nodes:
+        stack = [entry[0] for entry in (node.meta.get("nn_module_stack") or {}).values()]
+        paths = [path.partition(".")[2] for path in stack if path.startswith("model.")]
+        path = next((path for path in reversed(paths) if path in modules), "")
+        module = modules[path]
+        is_leaf = bool(path) and not any(True for _ in module.children())
+        yield node, Place(path, type(module).__name__, is_leaf)
 
 
-class _Tracer(fx.Tracer):
-    def __init__(self, opaque: Sequence[str]):
-        super().__init__()
-        self.opaque = opaque
+def _own_names(model: nn.Module) -> dict[str, str]:
+    """From every name of a tensor to the one under which the model lists it."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    first = {id(tensor): name for name, tensor in named}
+    every = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    return {f"model.{name}": first[id(tensor)] for name, tensor in every}
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        named = module_qualified_name in self.opaque
-        return named or super().is_leaf_module(m, module_qualified_name)
+
+def _tensor(program: Any, name: str) -> Tensor:
+    return program.state_dict[name] if name in program.state_dict else program.constants[name]  # type: ignore[no-any-return]
 
 
-class _ShapeRecorder(fx.Interpreter):
+def _varying(graph: fx.Graph, user: set[fx.Node]) -> Iterator[fx.Node]:
+    found = set(user)
+    for node in graph.nodes:
+        if operation_name(node.target) in SHAPE_ONLY:
+            continue
+        tags = getattr(node.target, "tags", ())
+        if torch.Tag.nondeterministic_seeded in tags or found & set(node.all_input_nodes):
+            found.add(node)
+    yield from found
+
+
+class _Recorder(fx.Interpreter):
+    """Keeps what every node computes."""
+
     def __init__(self, module: fx.GraphModule):
-        super().__init__(module)
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        super().__init__(module, garbage_collect_values=False)
+        self.values: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.shapes[n.name] = tuple(result.shape)
+        self.values[n] = result = super().run_node(n)
         return result
-
-
-def _shapes(model: nn.Module, graph: fx.Graph, example: Any) -> dict[str, tuple[int, ...]]:
-    inputs = example if isinstance(example, tuple) else (example,)
-    recorder = _ShapeRecorder(fx.GraphModule(model, graph))
-    try:
-        with same_randomness(model), torch.no_grad():
-            recorder.run(*inputs)
-    except Exception as error:
-        raise ValueError(
-            f"{type(model).__name__} does not run on the example, of shapes "
-            f"{[tuple(getattr(x, 'shape', ())) for x in inputs]}: {str(error).splitlines()[0]}"
-        ) from error
-    return recorder.shapes
-
-
-def _used(found: Trace) -> Iterator[Tensor]:
-    for node in found.graph.nodes:
-        module, tensor = found.module(node), found.tensor(node)
-        if module is not None:
-            yield from (each for _, each in _named(module))
-        elif tensor is not None:
-            yield from [tensor] * len(node.users)
-
-
-def _named(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*model.named_parameters(), *model.named_buffers()]

@@ -1,184 +1,232 @@
-"""Follow classes of units through a traced network: who makes, reads and stops them."""
+"""Follow units through a network: who makes, reads and stops them."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from torch import Tensor, fx, nn
+import torch
+from torch import Tensor, fx
 
-from flatmin.symmetry.groups import Group, Stop
-from flatmin.symmetry.slots import Slot
+from flatmin.symmetry.export import SHAPE_ONLY, operation_name
+from flatmin.symmetry.groups import OUTPUTS, Group, Stop
+from flatmin.symmetry.laws import Law
+from flatmin.symmetry.numbering import FIRST, FIXED, ZERO, distinct
+from flatmin.symmetry.table import LAWS
 from flatmin.symmetry.trace import Trace
 
 Kind = Literal["scale", "permute", "flip"]
 
-# What a rule does with one node: note who makes and reads units, and say what its output carries.
-Rule = Callable[["Walk", fx.Node], "Wire | None"]
-
-Fact = TypeVar("Fact", str, Slot)
+# The arguments of an operation by name.
+Given = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
-    """One axis of an intermediate tensor that carries a class of units.
+class Birth:
+    """Units that one operation makes: ``size`` numbers from ``first`` on."""
 
-    A tensor without a wire holds nothing that a transformation of units changes, or is stopped.
-    """
-
-    units: int
-    dim: int
-    block: int = 1
+    first: int
+    size: int
+    layer: str
+    produced: bool  # from a parameter, and not of others
 
 
-class Walk:
+class Walk(ABC):
     """One pass over a traced network for one kind of symmetry.
 
-    Every class of units starts at a producer. Joining two classes (an addition) ties them; a stop
-    withdraws the whole class. What was neither stopped nor left unread is a group.
+    For each tensor that is computed, the pass keeps a tensor of unit numbers that can be broadcast
+    to its shape. Operations that only move entries are run on those numbers.
     """
 
-    def __init__(self, kind: Kind, traced: Trace):
-        self.kind = kind
-        self.module = traced.module
-        self.tensor = traced.tensor
-        self._traced = traced
-        self._wires: dict[fx.Node, Wire | None] = {}
-        self._parents: list[int] = []
-        self._sizes: list[int] = []
-        self._slots: list[tuple[int, Slot]] = []
-        self._producers: list[tuple[int, str]] = []
-        self._consumers: list[tuple[int, str]] = []
-        self._notes: list[tuple[int, str]] = []
-        self._stops: list[tuple[int, str, str]] = []
+    kind: Kind
 
-    # Reading the graph.
+    def __init__(self, traced: Trace):
+        self.traced = traced
+        self.births: list[Birth] = []
+        self.stops: list[tuple[Tensor, str, str]] = []
+        self.consumers: list[tuple[Tensor, str]] = []
+        self.notes: list[tuple[Tensor, str]] = []
+        self._units: dict[fx.Node, Any] = {}
+        self._next = FIRST
 
-    def shape(self, node: object) -> tuple[int, ...]:
-        """Return the shape of what a node computes; empty if that is no tensor."""
-        return self._traced.shapes.get(node.name, ()) if isinstance(node, fx.Node) else ()
+    # What rules ask.
 
-    def is_tensor(self, node: fx.Node) -> bool:
-        """Tell whether a node computes a tensor."""
-        return node.name in self._traced.shapes
+    def units(self, argument: object) -> Tensor:
+        """Return the unit of every entry, in the full shape of the argument."""
+        if not isinstance(argument, fx.Node):
+            return self._still(torch.tensor(argument, device="cpu"))
+        name = self.traced.names.get(argument)
+        value = self.traced.values[argument]
+        if name is not None:
+            return self.read(name, argument).expand(value.shape)
+        return self._units[argument].expand(value.shape)  # type: ignore[no-any-return]
 
-    def wire(self, argument: object) -> Wire | None:
-        """Return what an argument of a node carries."""
-        return self._wires.get(argument) if isinstance(argument, fx.Node) else None
+    def name(self, argument: object) -> str | None:
+        """Return the name of the parameter or buffer that an argument is."""
+        return self.traced.names.get(argument) if isinstance(argument, fx.Node) else None
 
-    def width(self, wire: Wire) -> int:
-        """Return the length of the axis that a wire runs along."""
-        return self._sizes[wire.units] * wire.block
-
-    def size(self, wire: Wire) -> int:
-        """Return the number of units of a wire."""
-        return self._sizes[wire.units]
+    def shape(self, argument: object) -> tuple[int, ...]:
+        """Return the shape of what a node computes, or of a number."""
+        value = self.traced.values[argument] if isinstance(argument, fx.Node) else argument
+        value = value[0] if isinstance(value, tuple | list) else value
+        return tuple(getattr(value, "shape", ()))
 
     # What rules do.
 
-    def start(self, node: fx.Node, size: int, dim: int) -> Wire:
-        """Begin a class of units that ``node`` makes."""
-        self._parents.append(len(self._parents))
-        self._sizes.append(size)
-        wire = Wire(len(self._parents) - 1, dim)
-        self._producers.append((wire.units, layer_name(node)))
-        return wire
+    def fresh(self, size: int, node: fx.Node, source: object = None) -> Tensor:
+        """Begin units that ``node`` makes; their numbers, of shape ``(size,)``.
 
-    def read_by(self, wire: Wire, node: fx.Node, note: str = "") -> None:
-        """Name ``node`` as a layer that reads the units."""
-        self._consumers.append((wire.units, layer_name(node)))
+        Args:
+            size: How many.
+            node: The operation.
+            source: The parameter that they come from, after which their producer is named.
+        """
+        first = self._next
+        self._next += size
+        self.births.append(Birth(first, size, self.layer(node, source), source is not None))
+        return torch.arange(first, self._next, device="cpu")
+
+    def stop(self, units: Tensor, node: fx.Node, reason: str) -> None:
+        """Withdraw units."""
+        found = distinct(units)
+        if len(found):
+            self.stops.append((found, self.layer(node), reason))
+
+    def consume(self, units: Tensor, node: fx.Node, source: object = None, note: str = "") -> None:
+        """Name ``node``, or the layer of the parameter ``source``, as one that reads units."""
+        found = distinct(units)
+        self.consumers.append((found, self.layer(node, source)))
         if note:
-            self._notes.append((wire.units, note))
+            self.notes.append((found, note))
 
-    def attach(self, wire: Wire, node: fx.Node, tensor: Tensor | None, slot: Slot) -> None:
-        """Make part of a tensor move with the units; ``slot.name`` is filled in here."""
-        if tensor is None:
-            return
-        name = self._traced.names.get(id(tensor))
-        if name is None:
-            self.stop(wire, node, "its weight is computed, not a parameter")
-        elif name in self._traced.tied:
-            self.stop(wire, node, f"{name!r} is used more than once (tied weights)")
-        else:
-            self._slots.append((wire.units, replace(slot, name=name)))
+    def layer(self, node: fx.Node, source: object = None) -> str:
+        """Return a name that a reader of the model knows: a path, or where an operation is."""
+        name = self.name(source)
+        if name is not None:
+            return name.removesuffix(".weight")
+        if node.op == "output":
+            return "output"
+        place = self.traced.place(node)
+        return place.path if place.is_leaf else f"{place.path}: {node.name}".removeprefix(": ")
 
-    def stop(self, wire: Wire, node: fx.Node, reason: str) -> None:
-        """Withdraw a class of units."""
-        self._stops.append((wire.units, layer_name(node), reason))
+    # The pass.
 
-    def is_stopped(self, wire: Wire) -> bool:
-        """Tell whether a class is withdrawn already: its factor is one for certain."""
-        root = self._root(wire.units)
-        return any(self._root(units) == root for units, _, _ in self._stops)
-
-    def join(self, node: fx.Node, a: Wire, b: Wire) -> None:
-        """Tie two classes that meet: they carry the same element or none."""
-        if (self.size(a), a.block) != (self.size(b), b.block):
-            for wire in (a, b):
-                self.stop(wire, node, "joins units of different number or layout")
-            return
-        self._parents[self._root(a.units)] = self._root(b.units)
-
-    # The pass, and what it found.
-
-    def run(self, rule_of: Callable[[fx.Node, nn.Module | None], Rule]) -> None:
+    def run(self) -> None:
         """Visit every node in order."""
-        for node in self._traced.graph.nodes:
-            self._wires[node] = rule_of(node, self.module(node))(self, node)
-            if self.is_tensor(node):
-                self._stop_lost(node)
-        model = self._traced.model
-        if model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model):
-            reason = "has forward hooks or a replaced forward, which may change anything"
-            for units in range(len(self._parents)):
-                self._stops.append((units, "model", reason))
+        for node in self.traced.nodes:
+            if node.op == "output":
+                for end in self.traced.outputs:
+                    self.end(end, node)
+            elif node.op == "call_function":
+                self._units[node] = self._visited(node)
+            elif node not in self.traced.names:
+                self._units[node] = self._constant(node)
+        for name, reason in self.traced.fixed.items():
+            self.fix(name, f"{name!r} {reason}")
 
-    def _stop_lost(self, node: fx.Node) -> None:
-        # What a rule neither passes on nor has read is not proven, whatever the rule forgot.
-        result, layer = self._wires[node], layer_name(node)
-        kept = {self._root(u) for u, reader in self._consumers if reader == layer}
-        kept |= {self._root(result.units)} if result is not None else set()
+    def _visited(self, node: fx.Node) -> Any:
+        value = self.traced.values[node]
+        is_new = operation_name(node.target) in SHAPE_ONLY
+        sources = [] if is_new else node.all_input_nodes
+        if not any(self._carries(source) for source in sources):
+            for name in filter(None, map(self.name, sources)):
+                self.fix(name, f"{name!r} is read elsewhere as well", node)
+            return self._constant(node)
+        if operation_name(node.target) == "getitem":
+            return self._units[node.args[0]][node.args[1]]  # type: ignore[index]
+        given = bound(node)
+        entry = LAWS.get(operation_name(node.target))
+        law = entry if isinstance(entry, Law) or entry is None else entry(given)
+        found = self.apply(law, node, given) if law is not None else None
+        if found is None:
+            return self.refused(node, f"no rule for {self.label(node)} used this way")
+        if isinstance(value, tuple | list) and not isinstance(found, tuple | list):
+            return [found, *(torch.tensor(FIXED, device="cpu") for _ in value[1:])]
+        return found
+
+    def label(self, node: fx.Node) -> str:
+        """Return what a reader would call an operation: the class of a layer, or its own name."""
+        place = self.traced.place(node)
+        return place.kind if place.is_leaf else operation_name(node.target)
+
+    def _carries(self, node: fx.Node) -> bool:
+        if node in self.traced.names:
+            return self.traced.names[node] in self.traced.params
+        units = self._units.get(node)
+        parts = units if isinstance(units, tuple | list) else [units]
+        return any(part is not None and bool((part >= FIRST).any()) for part in parts)
+
+    def _constant(self, node: fx.Node) -> Any:
+        value = self.traced.values[node]
+        known = node not in self.traced.varying
+
+        def units_of(part: object) -> Tensor:
+            if known and isinstance(part, Tensor) and not part.is_complex():
+                return self._still(part.cpu())
+            return torch.tensor(FIXED, device="cpu")
+
+        return [units_of(p) for p in value] if isinstance(value, tuple | list) else units_of(value)
+
+    def _still(self, constant: Tensor) -> Tensor:
+        # Zero stays zero, and infinity infinite if it is only scaled.
+        still = constant == 0
+        if self.kind == "scale" and constant.is_floating_point():
+            still |= constant.isinf()
+        return torch.where(still, ZERO, FIXED)
+
+    def refused(self, node: fx.Node, reason: str) -> Any:
+        """Stop everything that enters a node; what leaves it is fixed."""
         for source in node.all_input_nodes:
-            wire = self.wire(source)
-            if wire and self._root(wire.units) not in kept and not self.is_stopped(wire):
-                self.stop(wire, node, "does not pass its units on")
+            self.refuse(source, node, reason)
+        value = self.traced.values[node]
+        fixed = torch.tensor(FIXED, device="cpu")
+        return [fixed for _ in value] if isinstance(value, tuple | list) else fixed
 
-    def groups(self) -> tuple[Group, ...]:
-        """Return the classes that were neither stopped nor left unread, first made first."""
-        stopped = {self._root(units) for units, _, _ in self._stops}
-        return tuple(
-            Group(
-                size=self._sizes[root],
-                slots=tuple(self._of(root, self._slots)),
-                producers=tuple(self._of(root, self._producers)),
-                consumers=tuple(self._of(root, self._consumers)),
-                note="; ".join(self._of(root, self._notes)),
-            )
-            for root in dict.fromkeys(map(self._root, range(len(self._parents))))
-            if root not in stopped and any(self._of(root, self._consumers))
-        )
+    def refuse(self, source: object, node: fx.Node, reason: str) -> None:
+        """Stop what one argument holds."""
+        name = self.name(source)
+        if name is not None:
+            self.fix(name, reason, node)
+            return
+        units = self._units.get(source) if isinstance(source, fx.Node) else None
+        for part in units if isinstance(units, tuple | list) else [units]:
+            if part is not None:
+                self.stop(part, node, reason)
 
-    def stopped(self) -> tuple[Stop, ...]:
-        """Return the stops, each with the layers whose units it withdraws."""
-        found = dict.fromkeys((self._root(u), layer, reason) for u, layer, reason in self._stops)
-        return tuple(
-            Stop(layer, reason, tuple(self._of(root, self._producers)))
-            for root, layer, reason in found
-        )
+    def end(self, node: fx.Node, output: fx.Node) -> None:
+        """Units that leave the network may not move."""
+        if isinstance(self.traced.values[node], Tensor):
+            self.refuse(node, output, OUTPUTS)
 
-    def _root(self, units: int) -> int:
-        while self._parents[units] != units:
-            units = self._parents[units]
-        return units
+    # What a kind of symmetry has to answer.
 
-    def _of(self, root: int, facts: list[tuple[int, Fact]]) -> Iterator[Fact]:
-        yield from dict.fromkeys(fact for units, fact in facts if self._root(units) == root)
+    @abstractmethod
+    def apply(self, law: Law, node: fx.Node, given: Given) -> Any:
+        """Return the units of what a node computes; None if nothing is known."""
+
+    @abstractmethod
+    def read(self, name: str, node: fx.Node) -> Tensor:
+        """Return the units of a parameter or buffer that is used as an ordinary tensor."""
+
+    @abstractmethod
+    def fix(self, name: str, reason: str, node: fx.Node | None = None) -> None:
+        """Keep a parameter or buffer where it is."""
+
+    @abstractmethod
+    def found(self) -> tuple[tuple[Group, ...], tuple[Stop, ...]]:
+        """Return the groups, first made first, and what stopped others."""
 
 
-def layer_name(node: fx.Node) -> str:
-    """Return a name that a reader of the model knows: the module's path, or where a function is."""
-    if node.op == "call_module":
-        return str(node.target)
-    if node.op == "output":
-        return "output"
-    inside = list((node.meta.get("nn_module_stack") or {"": ""}).keys())[-1]
-    return f"{inside}: {node.name}" if inside else node.name
+def bound(node: fx.Node) -> dict[str, Any]:
+    """Return the arguments of an operation by name, with their defaults."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return dict(enumerate(node.args)) | node.kwargs  # type: ignore[return-value]
+    passed = dict(zip((a.name for a in schema.arguments), node.args, strict=False)) | node.kwargs
+    given = {a.name: a.default_value for a in schema.arguments}
+    return given | passed
+
+
+def named_by(facts: Sequence[tuple[Tensor, str]], units: set[int]) -> Iterator[str]:
+    """Yield the names that belong to any of the units, each once."""
+    yield from dict.fromkeys(name for found, name in facts if not units.isdisjoint(found.tolist()))

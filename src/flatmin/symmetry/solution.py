@@ -1,0 +1,188 @@
+"""What a walk over factors has found: groups of free units, and what stopped the others."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from flatmin.symmetry.exponents import Exponents, Number
+from flatmin.symmetry.factor_layers import bilinear, convolution, linear, lookup, matmul
+from flatmin.symmetry.factor_norms import batch_norm, normalize
+from flatmin.symmetry.factor_rules import (
+    attention,
+    compare,
+    join,
+    picks,
+    pointwise,
+    pool,
+    product,
+    reduce,
+    slopes,
+    unchanged,
+)
+from flatmin.symmetry.factors import FactorWalk, Form
+from flatmin.symmetry.groups import Group, Stop
+from flatmin.symmetry.laws import (
+    Attention,
+    BatchNorm,
+    Bilinear,
+    Compare,
+    Convolution,
+    Dropout,
+    Join,
+    Law,
+    Linear,
+    Lookup,
+    Matmul,
+    Move,
+    Normalize,
+    Pick,
+    Pointwise,
+    Pool,
+    Product,
+    Reduce,
+    Slopes,
+    Softmax,
+)
+from flatmin.symmetry.moves import move
+from flatmin.symmetry.numbering import distinct
+from flatmin.symmetry.slots import Slot
+from flatmin.symmetry.trace import Trace
+from flatmin.symmetry.walk import Given, Kind, named_by
+
+RULES: dict[type[Law], Callable[..., Any]] = {
+    Move: move,
+    Pick: picks,
+    Lookup: lookup,
+    Pointwise: pointwise,
+    Softmax: lambda walk, law, node, given: pointwise(walk, Pointwise(), node, given),
+    Join: join,
+    Compare: compare,
+    Product: product,
+    Reduce: reduce,
+    Pool: pool,
+    Linear: linear,
+    Bilinear: bilinear,
+    Matmul: matmul,
+    Convolution: convolution,
+    Attention: attention,
+    BatchNorm: batch_norm,
+    Normalize: normalize,
+    Slopes: slopes,
+    Dropout: unchanged,
+}
+
+
+class Factors(FactorWalk):
+    """A walk over positive factors (``kind`` is scale), or over signs (flip)."""
+
+    def __init__(self, kind: Kind, traced: Trace):
+        super().__init__(traced, 2 if kind == "flip" else 0)
+        self.kind = kind
+
+    def apply(self, law: Law, node: fx.Node, given: Given) -> object:
+        """Apply the rule of a law."""
+        return RULES[type(law)](self, law, node, given)
+
+    def found(self) -> tuple[tuple[Group, ...], tuple[Stop, ...]]:
+        """Solve the equations."""
+        solved = self.system.copy()
+        for rows, _, _ in self.kept:
+            for row in rows:
+                solved.add(row)
+        place = dict(_places(self, solved))
+        slots: dict[int, list[Slot]] = defaultdict(list)
+        for name, form in self.forms.items():
+            for birth, slot in _slots(name, form, self.offsets.get(name, 0.0), solved, place):
+                slots[birth].append(slot)
+        return tuple(self._groups(solved, place, slots)), tuple(self._stops(solved))
+
+    def _groups(
+        self, solved: Exponents, place: dict[int, tuple[int, int]], slots: dict[int, list[Slot]]
+    ) -> Iterator[Group]:
+        members: dict[int, set[int]] = defaultdict(set)
+        makers: dict[int, dict[str, None]] = defaultdict(dict)
+        for birth in self.births:
+            for unit in range(birth.first, birth.first + birth.size):
+                for free in solved.value(unit):
+                    members[place[free][0]].add(unit)
+                    if birth.produced:
+                        makers[place[free][0]][birth.layer] = None
+        for number in sorted(slots):
+            units = members[number]
+            yield Group(
+                size=sum(owner == number for owner, _ in place.values()),
+                slots=tuple(slots[number]),
+                producers=tuple(makers[number]),
+                consumers=tuple(named_by(self.consumers, units)),
+                note="; ".join(named_by(self.notes, units)),
+            )
+
+    def _stops(self, solved: Exponents) -> Iterator[Stop]:
+        # Who made the units that came to a stop, by what they were tied to before.
+        makers: dict[int, dict[str, None]] = defaultdict(dict)
+        for birth in self.births:
+            for unit in range(birth.first, birth.first + birth.size) if birth.produced else ():
+                if not solved.value(unit):
+                    for free in self.system.value(unit):
+                        makers[free][birth.layer] = None
+        found: dict[Stop, None] = {}
+        lost = [
+            birth.layer
+            for birth in self.births
+            if birth.produced
+            and any(not self.system.value(birth.first + i) for i in range(birth.size))
+        ]
+        if lost:
+            reason = "the ways in which these units are used leave them no factor"
+            found[Stop("forward", reason, tuple(dict.fromkeys(lost)))] = None
+        for rows, layer, reason in self.kept:
+            touched = {free for row in rows for unit in row for free in self.system.value(unit)}
+            names = {name: None for free in sorted(touched) for name in makers[free]}
+            if names:
+                found[Stop(layer, reason, tuple(names))] = None
+        yield from found
+
+
+def _places(walk: FactorWalk, solved: Exponents) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Every free unit, with its group and its number in it."""
+    used = {
+        free
+        for form in walk.forms.values()
+        for _, units in form
+        for unit in distinct(units).tolist()
+        for free in solved.value(unit)
+    }
+    for number, birth in enumerate(walk.births):
+        inside = [u for u in range(birth.first, birth.first + birth.size) if u in used]
+        yield from ((unit, (number, index)) for index, unit in enumerate(inside))
+
+
+def _slots(
+    name: str,
+    form: Form,
+    offset: float,
+    solved: Exponents,
+    place: dict[int, tuple[int, int]],
+) -> Iterator[tuple[int, Slot]]:
+    for count, units in form:
+        numbers, inverse = torch.unique(units, return_inverse=True)
+        parts: dict[tuple[int, Number, int], Tensor] = {}
+        for row, unit in enumerate(numbers.tolist()):
+            seen: dict[tuple[int, Number], int] = defaultdict(int)
+            for free, times in (solved.value(unit) if unit > 1 else {}).items():
+                group, index = place[free]
+                power = solved.reduced(count * times)
+                if not power:
+                    continue
+                key = (group, power)
+                part = (*key, seen[key])
+                seen[key] += 1
+                if part not in parts:
+                    parts[part] = torch.full((len(numbers),), -1, device="cpu")
+                parts[part][row] = index
+        for (group, power, _), table in parts.items():
+            exponent = int(power) if power == int(power) else float(power)
+            yield group, Slot(name, table[inverse].view(units.shape), exponent, offset)
