@@ -44,12 +44,13 @@ def record(last: dict[str, list[float]]) -> dict[str, Any]:
             "last": last.get(form.name, last["SGD"]),
             "train": [99.0] * 3,
             "diverged": [None] * 3,
-            "gradients": form.multiple,
+            "gradients": form.multiple if form.name in (*LENGTHS, "MSAM", "AsyncSAM") else 2.0,
             "seconds": 1.1 if form.name in ("MSAM", "AsyncSAM") else 2.0 * form.multiple,
         }
         for form in FORMS
     }
-    numbers = {"forms": forms, "source": "CIFAR-10", "commits": ["a"]}
+    search = {"SAM": {"accuracy": [20.0, 30.0]}, "ASAM": {"accuracy": [31.0, 10.0]}}
+    numbers = {"forms": forms, "source": "CIFAR-10", "commits": ["a"], "search": search}
     return {"numbers": numbers, "config": {"trials": 8}}
 
 
@@ -67,23 +68,31 @@ def plus(points: float, *noise: float) -> list[float]:
 )
 def test_a_cheap_form_is_judged_by_its_interval(msam: list[float], holds: bool | None) -> None:
     found = record({"SGD": BASE, "ASAM": plus(10.0), "MSAM": msam})
-    *controls, cheap = ext_cost.check(found)
+    *controls, gradients, seconds = ext_cost.check(found)
     assert [verdict.holds for verdict in controls] == [True, True, True]
-    assert cheap.holds is holds
-    assert "MSAM keeps most of it" in ext_cost.answer(found)
+    assert gradients.holds is seconds.holds is holds
+    assert "MSAM keeps most: " in ext_cost.answer(found)
+    assert "MSAM keeps " in ext_cost.finding(found)
 
 
 def test_without_a_gain_nothing_is_judged() -> None:
     found = record({"SGD": BASE, "ASAM": plus(0.0, 0.5, -0.5, 0.1), "MSAM": plus(0.1)})
-    assert [verdict.holds for verdict in ext_cost.check(found)][1:] == [None, None, None]
+    assert [verdict.holds for verdict in ext_cost.check(found)][1:] == [None] * 4
 
 
 def test_expensive_forms_are_no_answer() -> None:
     found = record({"SGD": BASE, "ASAM": plus(10.0)})
     for form in found["numbers"]["forms"].values():
         form["seconds"] = 3.0
-    assert "No form takes at most 1.2 times" in ext_cost.answer(found)
-    assert ext_cost.check(found)[-1].measured == "no form is"
+    assert "no form takes at most 1.2 times SGD's seconds" in ext_cost.answer(found)
+    assert ext_cost.check(found)[-1].measured == "none takes so little"
+
+
+def test_the_whole_gain_is_chosen_without_the_test_set() -> None:
+    found = record({"SGD": BASE, "ASAM": plus(1.0), "SAM": plus(10.0)})
+    assert "ASAM gains +1.00" in ext_cost.answer(found)  # though SAM is better on the test set
+    found["numbers"]["search"]["SAM"]["accuracy"] = [32.0]
+    assert ext_cost.answer(found).startswith("SAM gains +10.00")
 
 
 def test_lengths_are_those_of_sgd_alone() -> None:

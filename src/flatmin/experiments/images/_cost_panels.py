@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flatmin.compare.panels import caption, color
 from flatmin.compare.statistics import mean
+from flatmin.experiments.images._cost_table import whole
 from flatmin.experiments.images._forms import LENGTHS
 from flatmin.record.style import FAINT, letter, subplots
 
@@ -19,9 +20,10 @@ _COSTS = {"gradients": "gradients, SGD = 1", "seconds": "seconds, side by side, 
 def panels(record: dict[str, Any]) -> Figure:
     """Draw the whole figure from a record."""
     figure, axes = subplots(1, 2, width=11, height=4.8, sharey=True)
-    found = record["numbers"]["forms"]
+    numbers = record["numbers"]
+    found, best = numbers["forms"], whole(numbers)
     for ax, (key, words) in zip(axes[0], _COSTS.items(), strict=True):
-        _against(ax, found, key)
+        _against(ax, found, key, best)
         ax.set(xlabel=words, title=f"Accuracy against {key}")
     axes[0, 0].set_ylabel("test accuracy in %, last epoch, 95 % interval")
     letter(axes.flat)
@@ -29,11 +31,10 @@ def panels(record: dict[str, Any]) -> Figure:
     return figure
 
 
-def _against(ax: Axes, found: dict[str, Any], cost: str) -> None:
+def _against(ax: Axes, found: dict[str, Any], cost: str, best: str) -> None:
     lengths = [(found[name][cost], mean(found[name]["last"]).value) for name in LENGTHS]
     ax.plot(*zip(*lengths, strict=True), color=color("SGD"), lw=1.2, ls="--")
-    whole = mean(found["ASAM"]["last"]).value
-    ax.axhline(whole, color=FAINT, lw=0.9)
+    ax.axhline(mean(found[best]["last"]).value, color=FAINT, lw=0.9)
     points = sorted(
         ((found[name][cost], mean(found[name]["last"]), name) for name in found),
         key=lambda point: point[1].value,
