@@ -28,6 +28,32 @@ SOURCED = ("optim", "sharpness", "symmetry", "ball", "scale", "models", "data.fi
 FROZEN = {
     "flatmin.SAM": "(base, rho=0.05, *, p=2.0, model=None, fused=False)",
     "flatmin.ASAM": "(base, rho=0.5, eta=0.01, *, biases=False, p=2.0, model=None, fused=False)",
+    "flatmin.GSAM": (
+        "(base, rho=0.05, *, alpha=0.4, scale=Identity(), p=2.0, model=None, fused=False, "
+        "when=None)"
+    ),
+    "flatmin.FriendlySAM": (
+        "(base, rho=0.05, *, decay=0.9, scale=Identity(), p=2.0, model=None, fused=False, "
+        "when=None)"
+    ),
+    "flatmin.WSAM": (
+        "(base, rho=0.05, *, gamma=0.9, decoupled=True, scale=Identity(), p=2.0, model=None, "
+        "fused=False, when=None)"
+    ),
+    "flatmin.SSAM": (
+        "(base, rho=0.05, *, scale=Identity(), p=2.0, model=None, fused=False, when=None)"
+    ),
+    "flatmin.MSAM": (
+        "(base, rho=0.3, *, scale=Identity(), p=2.0, model=None, fused=False, when=None)"
+    ),
+    "flatmin.AsyncSAM": (
+        "(base, rho=0.05, *, scale=Identity(), p=2.0, model=None, fused=False, when=None)"
+    ),
+    "flatmin.Every": "(k)",
+    "flatmin.LastPart": "(fraction, of, ramp=0)",
+    "flatmin.WithProbability": "(q, seed=0)",
+    "flatmin.WhenLarge": "(of, last=-1.0, first=1.0, decay=0.9)",
+    "flatmin.FollowingLR": "(low, high, peak, floor=0.0)",
     "flatmin.Ball": "(rho, p=2.0, scale=Identity())",
     "flatmin.Identity": "()",
     "flatmin.Elementwise": "(eta=0.0, biases=True)",

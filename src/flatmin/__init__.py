@@ -14,6 +14,7 @@ from flatmin.optim.async_sam import AsyncSAM
 from flatmin.optim.friendly import FriendlySAM
 from flatmin.optim.gsam import GSAM
 from flatmin.optim.msam import MSAM
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.sam import ASAM, SAM
 from flatmin.optim.ssam import SSAM
 from flatmin.optim.when import Every, LastPart, WithProbability
@@ -50,6 +51,7 @@ __all__ = [
     "EmpiricalLoss",
     "Every",
     "Filterwise",
+    "FollowingLR",
     "FriendlySAM",
     "FunctionObjective",
     "Identity",

@@ -13,8 +13,6 @@ import torch
 import torch.multiprocessing as mp
 import two_processes
 
-from cases import VARIANTS
-
 pytestmark = [
     pytest.mark.slow,  # two processes that import torch
     pytest.mark.distributed,
@@ -56,14 +54,23 @@ def found(request: pytest.FixtureRequest, results: list[dict[str, Any]]) -> list
 
 def test_ddp_synced(found: list[Any]) -> None:
     for gaps in found:
-        assert len(gaps) == len(VARIANTS) + 1
+        assert len(gaps) == len(two_processes.ALL) + 1
         assert max(gaps.values()) <= BOUND
 
 
 def test_ddp_local(found: list[Any]) -> None:
     """Replicas stay bit-equal, since weights are copied back and not computed back."""
-    for variant in VARIANTS:
+    assert {"SAM", "ASAM", "FriendlySAM", "MSAM", "AsyncSAM"} == found[0].keys()
+    for variant in found[0]:
         assert torch.equal(found[0][variant], found[1][variant])
+
+
+def test_ddp_halves(found: list[Any]) -> None:
+    """Two gradients that are not of the same processes are refused, not mixed."""
+    for said in found:
+        for variant in two_processes.MIXING:
+            assert "make the first pass without no_sync()" in said[variant]
+            assert float(said[f"{variant} after"]) <= BOUND
 
 
 def test_ddp_local_by_hand(found: list[Any]) -> None:
@@ -95,7 +102,7 @@ def test_ddp_statistics(found: list[Any]) -> None:
 
 def test_fsdp_equals_one_process(found: list[Any]) -> None:
     for gaps in found:
-        assert len(gaps) == len(VARIANTS) * len(two_processes.ORDERS)
+        assert len(gaps) == len(two_processes.WITH_ORDERS)
         assert max(gaps.values()) <= BOUND
 
 
@@ -122,13 +129,13 @@ def test_fsdp_closure(found: list[Any]) -> None:
 def test_fsdp1(found: list[Any]) -> None:
     """Refused by name, with the remedy."""
     for said in found:
-        assert len(said) == 2 * len(VARIANTS)
+        assert len(said) == 2 * len(two_processes.ALL)
         assert all("FSDP1" in why and "fully_shard" in why for why in said.values())
 
 
 def test_sequence_parallel(found: list[Any]) -> None:
     for gaps in found:
-        assert len(gaps) == len(VARIANTS) * len(two_processes.ORDERS)
+        assert len(gaps) == len(two_processes.WITH_ORDERS)
         assert max(gaps.values()) <= BOUND
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cases import same
-from flatmin import SAM, AsyncSAM, Every, LastPart, WhenLarge, WithProbability
+from flatmin import ASAM, SAM, AsyncSAM, Every, FollowingLR, LastPart, WhenLarge, WithProbability
 from flatmin.optim import Moment, When, only_norms, perturb_only
 
 
@@ -226,6 +226,46 @@ def test_a_scaler_is_told_of() -> None:
         scaler.step(optimizer)
 
 
+# A radius that follows the learning rate
+
+
+@pytest.mark.parametrize("kind", [SAM, ASAM])
+def test_the_radius_follows_the_rate_of_each_group(kind: Any) -> None:
+    """Written out: low + (high − low)(α − floor)/(peak − floor), and in proportion to a group's."""
+    rule = FollowingLR(0.1, 0.6, peak=0.4, floor=0.1)
+    model = network()
+    named = list(model.named_parameters())
+    groups = [{"params": named[:2]}, {"params": named[2:4], "sam_rho": 0.3}]
+    groups += [{"params": named[4:], "sam_rho": 0.0}]
+    optimizer = kind(torch.optim.SGD(groups, lr=0.4), rule)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: [1.0, 0.5, 0.25, 0.1][t])
+    for step, expected in enumerate([0.6, 0.1 + 0.5 / 3, 0.1, 0.1]):
+        radii = [optimizer._ball(group).rho for group in optimizer.param_groups]
+        assert radii == pytest.approx([expected, expected / 2, 0.0], rel=1e-12)
+        run(optimizer, model, closure, range(step, step + 1))
+        if step < 3:
+            scheduler.step()
+    assert [group["sam_rho"] for group in optimizer.param_groups] == [0.6, 0.3, 0.0]
+
+
+# A rule without effect
+
+
+def test_a_rule_that_was_never_due_says_so() -> None:
+    """When the optimizer is gone; not where one step was due, nor where rho is zero."""
+
+    def train(rho: float, steps: int, rule: When) -> None:
+        model = network()
+        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho, when=rule)
+        run(optimizer, model, asking, range(steps))
+
+    train(0.0, 5, LastPart(0.1, of=1000))
+    train(0.1, 0, LastPart(0.1, of=1000))
+    train(0.1, 6, LastPart(0.1, of=6))
+    with pytest.warns(RuntimeWarning, match="due in none of the 5 steps .* count in steps"):
+        train(0.1, 5, LastPart(0.1, of=1000))
+
+
 # Values
 
 
@@ -240,6 +280,9 @@ def test_a_scaler_is_told_of() -> None:
         (lambda: LastPart(0.3, 10, -1), ValueError, "ramp must be at least 0"),
         (lambda: WithProbability(math.nan), ValueError, "q must be above 0"),
         (lambda: WithProbability(0.5, seed=-1), ValueError, "seed must be at least 0"),
+        (lambda: FollowingLR(0.2, 0.1, peak=1.0), ValueError, "high must be above 0 and at least"),
+        (lambda: FollowingLR(0.0, 0.1, peak=0.0), ValueError, "peak must be above floor"),
+        (lambda: FollowingLR(0.0, "1", peak=0.1), TypeError, "high must be a number"),
         (lambda: WhenLarge(-1), ValueError, "of must be at least 1"),
         (lambda: WhenLarge(9, decay=1.0), ValueError, "decay must be at least 0 and below 1"),
         (lambda: WhenLarge(9, first=math.inf), ValueError, "first must be finite"),

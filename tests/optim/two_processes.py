@@ -18,10 +18,15 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from cases import VARIANTS
+from cases import ONE_PASS, ORIGINALS, VARIANTS
 
 WORLD = 2
 ORDERS = (1.0, 1.5, 2.0, math.inf)
+ALL = VARIANTS | ONE_PASS
+# Every order for those that only climb; what is done with gradients knows none.
+WITH_ORDERS = [(v, p) for v in ALL for p in (ORDERS if v in ORIGINALS else (2.0,))]
+# What steps with both gradients takes no local first one with a mean of second ones.
+MIXING = ("GSAM", "WSAM", "CoupledWSAM", "SSAM")
 CHECKS: dict[str, Callable[[int], Any]] = {}
 
 
@@ -51,14 +56,15 @@ def optimizer_of(variant: str, module: nn.Module, base: str = "SGD", **options: 
     named = list(module.named_parameters())
     lr = options.pop("lr", 0.1)
     if base == "SGD":
-        return VARIANTS[variant](torch.optim.SGD(named, lr=lr, momentum=0.9), **options)
-    return VARIANTS[variant](torch.optim.Adam(named, lr=lr), **options)
+        return ALL[variant](torch.optim.SGD(named, lr=lr, momentum=0.9), **options)
+    return ALL[variant](torch.optim.Adam(named, lr=lr), **options)
 
 
 def step(optimizer: Any, model: Any, x: Tensor, y: Tensor, first: Any = nullcontext) -> None:
     optimizer.zero_grad()
-    with first():
-        nn.functional.cross_entropy(model(x), y).backward()
+    if not optimizer.one_pass:
+        with first():
+            nn.functional.cross_entropy(model(x), y).backward()
     with optimizer.perturbed():
         nn.functional.cross_entropy(model(x), y).backward()
     optimizer.step()
@@ -89,7 +95,7 @@ def gap(one: Tensor, other: Tensor) -> float:
 def ddp_synced(rank: int) -> dict[str, float]:
     """The perturbation from the averaged gradient: distance to one process after 30 steps."""
     gaps = {}
-    for variant in VARIANTS:
+    for variant in ALL:
         for base in ("SGD", "Adam") if variant == "SAM" else ("SGD",):
             model = DistributedDataParallel(network())
             optimizer = optimizer_of(variant, model, base, model=model)
@@ -103,13 +109,30 @@ def ddp_synced(rank: int) -> dict[str, float]:
 def ddp_local(rank: int) -> dict[str, Any]:
     """A perturbation per process, 200 steps: weights of each, and the distance to synced ones."""
     found = {}
-    for variant in VARIANTS:
+    for variant in [variant for variant in ALL if variant not in MIXING]:
         model = DistributedDataParallel(network(torch.float32))
         optimizer = optimizer_of(variant, model, lr=0.01, model=model)
         for i in range(200):
             step(optimizer, model, *mine(rank, *batch(i, torch.float32)), first=model.no_sync)
         found[variant] = vector(model)
     return found
+
+
+@check
+def ddp_halves(rank: int) -> dict[str, str]:
+    """A first gradient of one process with a second one of all; and what buckets do to it."""
+    said = {}
+    for variant in MIXING:
+        model = DistributedDataParallel(network(), gradient_as_bucket_view=True)
+        optimizer = optimizer_of(variant, model, model=model)
+        try:
+            step(optimizer, model, *mine(rank, *batch(0)), first=model.no_sync)
+        except RuntimeError as error:
+            said[variant] = str(error)
+        for i in range(5):
+            step(optimizer, model, *mine(rank, *batch(i)))
+        said[f"{variant} after"] = f"{gap(vector(model), alone(variant, 'SGD', 5)):.1e}"
+    return said
 
 
 @check

@@ -5,6 +5,7 @@ from flatmin.optim.async_sam import AsyncSAM
 from flatmin.optim.friendly import FriendlySAM
 from flatmin.optim.gsam import GSAM
 from flatmin.optim.msam import MSAM
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.sam import ASAM, SAM
 from flatmin.optim.select import only_norms, perturb_only
 from flatmin.optim.ssam import SSAM
@@ -21,6 +22,7 @@ __all__ = [
     "WSAM",
     "AsyncSAM",
     "Every",
+    "FollowingLR",
     "FriendlySAM",
     "LastPart",
     "Moment",

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from flatmin.ball import Ball
 from flatmin.optim._perturbed import Perturbed
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Scale
 
@@ -21,7 +22,7 @@ class InBall(Perturbed, ABC):
     def __init__(
         self,
         base: Optimizer | Sequence[Optimizer],
-        rho: float,
+        rho: float | FollowingLR,
         *,
         scale: Scale,
         p: float,
@@ -38,7 +39,7 @@ class InBall(Perturbed, ABC):
         super().__init__(base, model=model, fused=fused, when=when, sam_rho=rho, **group_defaults)
 
     def _ball(self, group: dict[str, Any]) -> Ball:
-        return Ball(group["sam_rho"], self.p, self.scale)
+        return Ball(self._rho(group), self.p, self.scale)
 
     def _complete_groups(self) -> None:
         super()._complete_groups()

@@ -22,6 +22,7 @@ from flatmin.optim._replay import Replay
 from flatmin.optim._restore import Saved
 from flatmin.optim._visit import Visit
 from flatmin.optim._wrapper import check_model, checked_base
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 
 
@@ -43,6 +44,7 @@ class Variant(Due, ABC):
         model: nn.Module | None,
         fused: bool,
         when: When | None,
+        sam_rho: float | FollowingLR,
         **group_defaults: float,
     ) -> None:
         # ``group_defaults`` are set in each group that does not have its own.
@@ -52,6 +54,8 @@ class Variant(Due, ABC):
         self.fused = fused
         self.model = model
         self.when = when
+        self.following = sam_rho if isinstance(sam_rho, FollowingLR) else None
+        group_defaults["sam_rho"] = sam_rho.high if isinstance(sam_rho, FollowingLR) else sam_rho
         # What the rule counts is a setting of the groups, so that it is saved with them.
         counts = {} if when is None else {"sam_steps": 0, **when.memory}
         self._group_defaults = {**group_defaults, **counts}
@@ -62,6 +66,13 @@ class Variant(Due, ABC):
     @abstractmethod
     def _ball(self, group: dict[str, Any]) -> Ball:
         """In which neighbourhood: that of one parameter group."""
+
+    def _rho(self, group: dict[str, Any]) -> float:
+        """The radius of a group, in this step."""
+        rho: float = group["sam_rho"]
+        if self.following is None or rho == 0:
+            return rho
+        return self.following.at(float(group["lr"])) * (rho / self.following.high)
 
     def _climbs(self, group: dict[str, Any]) -> bool:
         """Whether a group is in the ball."""

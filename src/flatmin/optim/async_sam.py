@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from flatmin.optim._memory import Memory, copied, gradients_of
 from flatmin.optim._one_pass import OnePass
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale
 
@@ -61,7 +62,7 @@ class AsyncSAM(OnePass):
     def __init__(
         self,
         base: Optimizer | Sequence[Optimizer],
-        rho: float = 0.05,
+        rho: float | FollowingLR = 0.05,
         *,
         scale: Scale = Identity(),  # noqa: B008  a frozen value
         p: float = 2.0,

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from flatmin.optim._in_ball import InBall
 from flatmin.optim._memory import Memory, copied, gradients_of
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale
 
@@ -67,7 +68,7 @@ class FriendlySAM(InBall):
     def __init__(
         self,
         base: Optimizer | Sequence[Optimizer],
-        rho: float = 0.05,
+        rho: float | FollowingLR = 0.05,
         *,
         decay: float = 0.9,
         scale: Scale = Identity(),  # noqa: B008  a frozen value

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from flatmin.optim._inner import inner
 from flatmin.optim._two_gradients import TwoGradients
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale, check_radius
 
@@ -66,7 +67,7 @@ class GSAM(TwoGradients):
     def __init__(
         self,
         base: Optimizer | Sequence[Optimizer],
-        rho: float = 0.05,
+        rho: float | FollowingLR = 0.05,
         *,
         alpha: float = 0.4,
         scale: Scale = Identity(),  # noqa: B008  a frozen value

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flatmin.optim._one_pass import OnePass
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale
 
@@ -62,7 +63,7 @@ class MSAM(OnePass):
     def __init__(
         self,
         base: Optimizer | Sequence[Optimizer],
-        rho: float = 0.3,
+        rho: float | FollowingLR = 0.3,
         *,
         scale: Scale = Identity(),  # noqa: B008  a frozen value
         p: float = 2.0,

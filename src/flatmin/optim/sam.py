@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from flatmin.ball import Ball
 from flatmin.optim._in_ball import InBall
 from flatmin.optim._perturbed import Perturbed
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Elementwise, Identity, Scale
 
@@ -26,8 +27,8 @@ class SAM(InBall):
     Args:
         base: Any torch optimizer that needs no closure, already built. It is shared, not copied:
             its groups, state and hooks are this optimizer's. Several in a list share one ball.
-        rho: Radius of the ball, in parameter units. A group may set its own as ``sam_rho``; a
-            group with ``sam_rho = 0`` takes no part in the perturbation or its norm.
+        rho: Radius of the ball, in parameter units, or a ``FollowingLR``. A group may set its own
+            as ``sam_rho``; one with ``sam_rho = 0`` takes no part in the perturbation or its norm.
         scale: The scale of the ball, such as ``Layerwise()``; ``ASAM`` has its own.
         p: Order of the norm, from 1 to infinity.
         model: The network (the outermost wrapper of it: DDP, compiled). If given, the second pass
@@ -62,7 +63,7 @@ class SAM(InBall):
     def __init__(
         self,
         base: Optimizer | Sequence[Optimizer],
-        rho: float = 0.05,
+        rho: float | FollowingLR = 0.05,
         *,
         scale: Scale = Identity(),  # noqa: B008  a frozen value
         p: float = 2.0,
@@ -122,7 +123,7 @@ class ASAM(Perturbed):
     def __init__(
         self,
         base: Optimizer | Sequence[Optimizer],
-        rho: float = 0.5,
+        rho: float | FollowingLR = 0.5,
         eta: float = 0.01,
         *,
         biases: bool = False,
@@ -136,7 +137,7 @@ class ASAM(Perturbed):
         super().__init__(base, model=model, fused=fused, when=when, sam_rho=rho, sam_eta=eta)
 
     def _ball(self, group: dict[str, Any]) -> Ball:
-        return Ball(group["sam_rho"], self.p, Elementwise(group["sam_eta"], self.biases))
+        return Ball(self._rho(group), self.p, Elementwise(group["sam_eta"], self.biases))
 
     def _complete_groups(self) -> None:
         super()._complete_groups()

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from flatmin.optim._inner import inner
 from flatmin.optim._two_gradients import TwoGradients
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale
 
@@ -63,7 +64,7 @@ class SSAM(TwoGradients):
     def __init__(
         self,
         base: Optimizer | Sequence[Optimizer],
-        rho: float = 0.05,
+        rho: float | FollowingLR = 0.05,
         *,
         scale: Scale = Identity(),  # noqa: B008  a frozen value
         p: float = 2.0,

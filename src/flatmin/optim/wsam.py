@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from flatmin.optim import _sharded
 from flatmin.optim._two_gradients import TwoGradients
+from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale
 
@@ -70,7 +71,7 @@ class WSAM(TwoGradients):
     def __init__(
         self,
         base: Optimizer | Sequence[Optimizer],
-        rho: float = 0.05,
+        rho: float | FollowingLR = 0.05,
         *,
         gamma: float = 0.9,
         decoupled: bool = True,
