@@ -96,7 +96,7 @@ def _jobs(path: Path, folder: Path) -> list[dict[str, Any]]:
     """The final runs of the base, as JSON."""
     import json
 
-    from flatmin.compare.arm import ARMS
+    from flatmin.compare.arms import ARMS
     from flatmin.compare.loading import load_task
     from flatmin.compare.trial import describe
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flatmin.compare.arm import ARMS, COSTS, base_for, chosen
+from flatmin.compare.arms import ARMS, COSTS, base_for, chosen
 from flatmin.compare.trials import EXTRA, Score, Setting, at_edge, best, further, grid, sides
 
 TRIALS = (4, 6, 8, 9, 12)

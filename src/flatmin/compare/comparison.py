@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flatmin.compare.arm import USUAL
+from flatmin.compare.arms import USUAL
 from flatmin.compare.executor import Crew, Executor, Pool
 from flatmin.compare.loading import load_task
 from flatmin.compare.page import publish

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flatmin.compare.arm import ARMS, Arm, base_for, chosen
+from flatmin.compare.arms import ARMS, Arm, base_for, chosen
 from flatmin.compare.executor import Crew, cost
 from flatmin.compare.job import SEARCH_SEED, Job
 from flatmin.compare.task import Task
@@ -65,6 +65,12 @@ class Plan:
     ) -> None:
         self.task, self.facts, self.asked, self.folder = task, facts, asked, folder
         others, kinds = chosen(asked.arms, task.own_arms)
+        means = [arm.name for arm in others if arm.average and task.has_loop]
+        if means:
+            raise ValueError(
+                f"{', '.join(means)}: the weights of a loop of one's own are not known here; "
+                "average them in an arm of the file's own, or define model() and data()."
+            )
         self._crew = crew
         self.costs = self._costs(others) if kinds or asked.epochs is None else {}
         self.epochs = asked.epochs or self._affordable(others, kinds)

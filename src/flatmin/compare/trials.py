@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from flatmin.compare.arm import Arm
+from flatmin.compare.arms import Arm
 
 Setting = tuple[float | None, float | None]
 """Learning rate and radius."""

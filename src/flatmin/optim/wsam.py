@@ -111,8 +111,7 @@ class WSAM(TwoGradients):
     def _factor(self, params: list[Tensor]) -> float:
         """What the gradients have been multiplied with since the block."""
         before, now = (
-            torch.stack(sizes).double().cpu()
-            for sizes in (self._visit.sizes, _sizes(params))
+            torch.stack(sizes).double().cpu() for sizes in (self._visit.sizes, _sizes(params))
         )
         seen = before > 1e-3 * before.max()
         if not seen.any():
