@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from small_tasks import DRAWN, TABLE, written
 
+from flatmin.compare.description import describe
 from flatmin.compare.executor import cost
 from flatmin.compare.job import SEARCH_SEED, Job
 from flatmin.compare.loading import load_task
 from flatmin.compare.plan import Asked, Plan
-from flatmin.compare.trial import describe
 
 
 class Drawn:
