@@ -41,9 +41,9 @@ def life(task: Path, out: Path) -> int:
 
 
 def files(out: Path) -> set[tuple[str, int]]:
-    """What lies in the folder of the runs, and since when."""
+    """Checkpoints and finished runs, and since when they are there."""
     found = set()
-    for path in out.glob("runs/**/*"):
+    for path in [*out.glob("runs/*.json"), *out.glob("runs/*/step-*.pt")]:
         with suppress(FileNotFoundError):
             found.add((str(path), path.stat().st_mtime_ns))
     return found
@@ -52,8 +52,8 @@ def files(out: Path) -> set[tuple[str, int]]:
 def ended(number: int, out: Path, seconds: float) -> bool:
     """Let a process get to its work, and some way into it, and kill it.
 
-    A life that is killed before it has come to its work is none, and on a busy machine there would
-    be no others.
+    A life that is killed before its first epoch is none, and on a busy machine there would be no
+    others.
 
     Returns:
         Whether it had ended before.

@@ -17,7 +17,7 @@ from test_compare import small, timeless
 from flatmin.compare import WorkerLost
 from flatmin.compare.executor import Pool, cost
 from flatmin.compare.job import Job
-from flatmin.compare.processes import Here, usual_workers
+from flatmin.compare.processes import Here, _settle, processes, usual_workers
 from flatmin.compare.work import work
 from flatmin.train import Interrupted
 
@@ -96,9 +96,9 @@ def _jobs(path: Path, folder: Path) -> list[dict[str, Any]]:
     """The final runs of the base, as JSON."""
     import json
 
-    from flatmin.compare.arm import ARMS
+    from flatmin.compare.arms import ARMS
+    from flatmin.compare.description import describe
     from flatmin.compare.loading import load_task
-    from flatmin.compare.trial import describe
 
     task = load_task(path)
     facts = describe(task)
@@ -230,3 +230,26 @@ def test_dask_on_loopback(tmp_path: Path) -> None:
     ):
         other = small(path, epochs=1, seeds=1, executor=executor, out=tmp_path / "other")
     assert timeless(other) == timeless(small(path, epochs=1, seeds=1))
+
+
+def test_a_worker_has_its_threads_and_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import queue
+
+    import torch
+
+    numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+    numbers.put(1)
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+        _settle(2, numbers, gpus=2)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "7" and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert usual_workers("cuda") == 2
+    with (
+        pytest.raises(ValueError, match="workers must be at most the 2 GPUs"),
+        processes(3, "cuda"),
+    ):
+        pass

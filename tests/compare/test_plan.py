@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_tasks import TABLE, written
+from small_tasks import DRAWN, TABLE, written
 
+from flatmin.compare.description import describe
 from flatmin.compare.executor import cost
 from flatmin.compare.job import SEARCH_SEED, Job
 from flatmin.compare.loading import load_task
 from flatmin.compare.plan import Asked, Plan
-from flatmin.compare.trial import describe
 
 
 class Drawn:
@@ -142,3 +142,10 @@ def test_an_arm_that_always_diverges_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"every trial of sam diverged; lower lr in task.py"):
         plan(tmp_path, Diverging(SECONDS)).search()
+
+
+def test_weights_of_an_own_loop_cannot_be_averaged(tmp_path: Path) -> None:
+    asked = plan(tmp_path, Drawn(SECONDS), arms=("averaged",)).asked
+    task = load_task(written(tmp_path, DRAWN))
+    with pytest.raises(ValueError, match="averaged: the weights of a loop of one's own"):
+        Plan(task, describe(task), asked, tmp_path, Drawn(SECONDS))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from flatmin.compare.arm import ARMS, COSTS, base_for, chosen
-from flatmin.compare.trials import EXTRA, Score, Setting, at_edge, best, further, grid, sides
+from flatmin.compare.arms import ARMS, COSTS, base_for, chosen
+from flatmin.compare.trials import EXTRA, Choice, Score, at_edge, best, further, grid, sides
 
 TRIALS = (4, 6, 8, 9, 12)
 
 
-def scored(settings: list[Setting], middle: tuple[float, float]) -> list[tuple[Setting, Score]]:
+def scored(settings: list[Choice], middle: tuple[float, float]) -> list[tuple[Choice, Score]]:
     """Scores that fall with the ratio to a middle."""
     return [
         (

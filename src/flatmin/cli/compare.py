@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from flatmin.compare.arm import ARMS, COSTS, USUAL
+from flatmin.compare.arms import ARMS, COSTS, USUAL
 from flatmin.compare.comparison import Comparison, carried_out, checked, crew_of
 from flatmin.compare.executor import Lister, NotYet, WorkerLost
 from flatmin.compare.job import Job

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flatmin.compare.arm import USUAL
+from flatmin.compare.arms import USUAL
+from flatmin.compare.description import describe
 from flatmin.compare.executor import Crew, Executor, Pool
 from flatmin.compare.loading import load_task
 from flatmin.compare.page import publish
 from flatmin.compare.plan import Asked, Plan
 from flatmin.compare.processes import Here, processes, usual_workers
 from flatmin.compare.result import compared
-from flatmin.compare.trial import describe
 from flatmin.compare.trials import sides
 from flatmin.record.files import require_writable
 from flatmin.record.options import check_device

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import flatmin
-from flatmin.compare.arm import Arm
+from flatmin.compare.arms import Arm
 
 # No seed that is counted: nobody is chosen for luck that is then counted.
 SEARCH_SEED = 1_000_000

@@ -8,8 +8,8 @@ from typing import Any
 
 from flatmin.compare.power import LEVEL, detectable, deviation, holm, p_value, seeds_for
 from flatmin.compare.statistics import paired, subtract
+from flatmin.compare.verdict import WORTH
 
-_USUAL_WORTH = 0.5  # points of accuracy
 _ALIKE = 5  # seeds that all have to agree to the last digit before that says anything
 _USUAL_PART = 0.01  # of the base's mean, where the metric is no accuracy
 
@@ -17,9 +17,9 @@ _USUAL_PART = 0.01  # of the base's mean, where the metric is no accuracy
 def usual_worth(unit: str, base: Sequence[float | None]) -> float:
     """The least difference that matters, where nobody says."""
     if unit == "points":
-        return _USUAL_WORTH
+        return WORTH
     known = [value for value in base if value is not None]
-    return _USUAL_PART * abs(sum(known) / len(known)) if known else _USUAL_WORTH
+    return _USUAL_PART * abs(sum(known) / len(known)) if known else WORTH
 
 
 def differences(

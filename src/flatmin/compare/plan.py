@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flatmin.compare.arm import ARMS, Arm, base_for, chosen
+from flatmin.compare.arms import ARMS, Arm, base_for, chosen
 from flatmin.compare.executor import Crew, cost
 from flatmin.compare.job import SEARCH_SEED, Job
 from flatmin.compare.task import Task
-from flatmin.compare.trials import EXTRA, Score, Setting, further, grid
+from flatmin.compare.trials import EXTRA, Choice, Score, further, grid
 from flatmin.record.store import once
 
 _SPARE = 0.9  # of a budget of time, for what is not training
@@ -47,7 +47,7 @@ class Plan:
 
     Args:
         task: What is trained.
-        facts: What :func:`flatmin.compare.trial.describe` says of it.
+        facts: What :func:`flatmin.compare.description.describe` says of it.
         asked: What is wanted.
         folder: Where runs are kept.
         crew: Makes them.
@@ -65,6 +65,12 @@ class Plan:
     ) -> None:
         self.task, self.facts, self.asked, self.folder = task, facts, asked, folder
         others, kinds = chosen(asked.arms, task.own_arms)
+        means = [arm.name for arm in others if arm.average and task.has_loop]
+        if means:
+            raise ValueError(
+                f"{', '.join(means)}: the weights of a loop of one's own are not known here; "
+                "average them in an arm of the file's own, or define model() and data()."
+            )
         self._crew = crew
         self.costs = self._costs(others) if kinds or asked.epochs is None else {}
         self.epochs = asked.epochs or self._affordable(others, kinds)
@@ -116,7 +122,7 @@ class Plan:
         """Epochs of an arm."""
         return max(1, round(self.epochs * arm.times))
 
-    def search(self) -> dict[str, list[tuple[Setting, Score]]]:
+    def search(self) -> dict[str, list[tuple[Choice, Score]]]:
         """Try the settings of all arms; for each arm all that were tried, with their scores.
 
         Raises:
@@ -144,13 +150,13 @@ class Plan:
         return {name: [*first[name], *second[name]] for name in first}
 
     def _tried(
-        self, settings: Mapping[str, Sequence[Setting]]
-    ) -> dict[str, list[tuple[Setting, Score]]]:
+        self, settings: Mapping[str, Sequence[Choice]]
+    ) -> dict[str, list[tuple[Choice, Score]]]:
         pairs = [(arm, setting) for arm in self.arms for setting in settings[arm.name]]
         runs = self._crew(
             [self._job([arm], lr=lr, rho=rho, epochs=self.length(arm)) for arm, (lr, rho) in pairs]
         )
-        found: dict[str, list[tuple[Setting, Score]]] = {arm.name: [] for arm in self.arms}
+        found: dict[str, list[tuple[Choice, Score]]] = {arm.name: [] for arm in self.arms}
         for (arm, setting), run in zip(pairs, runs, strict=True):
             found[arm.name].append((setting, self._score(run)))
         return found
@@ -161,7 +167,7 @@ class Plan:
         value, loss = run["score"]
         return (value if self.facts["better"] == "larger" else -value), -loss
 
-    def final(self, settings: Mapping[str, Setting]) -> dict[str, list[dict[str, Any]]]:
+    def final(self, settings: Mapping[str, Choice]) -> dict[str, list[dict[str, Any]]]:
         """Train every arm from every start; for each arm its runs by seed."""
         if self.asked.trials == 1:
             self._crew.expect(self._whole_cost())

@@ -9,10 +9,10 @@ from flatmin.compare.judge import answer, differences, usual_worth
 from flatmin.compare.kept import commit
 from flatmin.compare.plan import Plan
 from flatmin.compare.statistics import mean
-from flatmin.compare.trials import Score, Setting, at_edge, best
+from flatmin.compare.trials import Choice, Score, at_edge, best
 from flatmin.compare.troubles import troubles
 
-Tried = Mapping[str, Sequence[tuple[Setting, Score]]]
+Tried = Mapping[str, Sequence[tuple[Choice, Score]]]
 
 
 def compared(plan: Plan) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _metric(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return str(names.pop())
 
 
-def _listed(tried: Sequence[tuple[Setting, Score]]) -> list[dict[str, Any]]:
+def _listed(tried: Sequence[tuple[Choice, Score]]) -> list[dict[str, Any]]:
     return [{"lr": lr, "rho": rho, "score": list(score)} for (lr, rho), score in tried]
 
 

@@ -1,11 +1,11 @@
-"""The search: what each arm is trained with, chosen on held-out data, and how far to trust it."""
+"""A search in two steps: the base first, then the radius of what is around it; and its limits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flatmin.compare.arms import OPTIMIZERS, flat
+from flatmin.compare.optimizers import OPTIMIZERS, flat
 from flatmin.record.item import Table
 from flatmin.record.progress import progress
 

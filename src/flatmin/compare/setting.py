@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flatmin import optim
-from flatmin.compare.arm import Arm
+from flatmin.compare.arms import Arm
 from flatmin.optim._perturbed import Perturbed
 
 

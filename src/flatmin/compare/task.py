@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from flatmin._streams import stream
-from flatmin.compare.arm import Arm
+from flatmin.compare.arms import Arm
 from flatmin.data import DataSet, as_data_set
 from flatmin.train import TrainConfig
 from flatmin.train._conditions import own_defaults, own_randomness

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from flatmin.compare.arm import Arm
+from flatmin.compare.arms import Arm
 from flatmin.compare.averaged import averaged, averaged_epochs
 from flatmin.compare.flatness import flatness
 from flatmin.compare.job import Job

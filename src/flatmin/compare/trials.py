@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from flatmin.compare.arm import Arm
+from flatmin.compare.arms import Arm
 
-Setting = tuple[float | None, float | None]
+Choice = tuple[float | None, float | None]
 """Learning rate and radius."""
 Score = tuple[float, ...]
 
@@ -34,7 +34,7 @@ def sides(trials: int) -> tuple[int, int]:
     return trials // radii, radii
 
 
-def grid(arm: Arm, lr: float, trials: int) -> list[Setting]:
+def grid(arm: Arm, lr: float, trials: int) -> list[Choice]:
     """The first settings: learning rates, crossed with radii where the arm has one.
 
     Args:
@@ -57,12 +57,12 @@ def grid(arm: Arm, lr: float, trials: int) -> list[Setting]:
     return [(rate, rho) for rate in lrs for rho in rhos]
 
 
-def best(tried: Sequence[tuple[Setting, Score]]) -> Setting:
+def best(tried: Sequence[tuple[Choice, Score]]) -> Choice:
     """The setting with the highest score; of equal ones the first."""
     return max(tried, key=lambda pair: pair[1])[0]
 
 
-def further(tried: Sequence[tuple[Setting, Score]]) -> list[Setting]:
+def further(tried: Sequence[tuple[Choice, Score]]) -> list[Choice]:
     """Two more settings: beyond the edge at which the best one lies, or else between neighbours.
 
     Args:
@@ -88,7 +88,7 @@ def further(tried: Sequence[tuple[Setting, Score]]) -> list[Setting]:
     ]
 
 
-def at_edge(tried: Sequence[tuple[Setting, Score]]) -> bool:
+def at_edge(tried: Sequence[tuple[Choice, Score]]) -> bool:
     """Whether the best setting has none beside it on one side; below a radius lies the base."""
     middle = best(tried)
     for axis in (0, 1):
@@ -100,7 +100,7 @@ def at_edge(tried: Sequence[tuple[Setting, Score]]) -> bool:
     return False
 
 
-def _next(tried: Sequence[tuple[Setting, Score]], middle: Setting, axis: int) -> list[float]:
+def _next(tried: Sequence[tuple[Choice, Score]], middle: Choice, axis: int) -> list[float]:
     """Where to look on along an axis, the most promising value first."""
     # Only settings that differ from the best one along this axis alone.
     line = sorted(
@@ -118,5 +118,5 @@ def _next(tried: Sequence[tuple[Setting, Score]], middle: Setting, axis: int) ->
     return [math.sqrt(value * values[here]) for value, _ in sides]
 
 
-def _moved(setting: Setting, axis: int, value: float) -> Setting:
+def _moved(setting: Choice, axis: int, value: float) -> Choice:
     return (value, setting[1]) if axis == 0 else (setting[0], value)

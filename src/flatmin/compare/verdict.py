@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from flatmin.compare.statistics import Mean, signed
 
-_WORTH = 0.5  # points of accuracy
+WORTH = 0.5  # points of accuracy: less does not matter
 
 
 def together(differences: Iterable[Mean]) -> bool | None:
@@ -19,12 +19,12 @@ def no_gain(differences: Collection[Mean]) -> bool | None:
     """Whether none is a gain worth its name: every interval ends below half a point."""
     ends = [difference.value + difference.half for difference in differences]
     lows = [difference.value - difference.half for difference in differences]
-    return True if max(ends) <= _WORTH else False if max(lows) > 0.0 else None
+    return True if max(ends) <= WORTH else False if max(lows) > 0.0 else None
 
 
 def alike(difference: Mean) -> bool | None:
     """Whether there is no difference worth its name: the interval stays within half a point."""
-    if abs(difference.value) + difference.half <= _WORTH:
+    if abs(difference.value) + difference.half <= WORTH:
         return True
     return False if difference.sign else None
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flatmin.compare.arms import OPTIMIZERS
+from flatmin.compare.optimizers import OPTIMIZERS
 from flatmin.compare.pairing import commits, ends
 from flatmin.compare.panels import caption, color, dots, intervals, separate
 from flatmin.compare.statistics import Mean, mean, paired, signed

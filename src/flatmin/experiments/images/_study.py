@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flatmin.compare.arms import OPTIMIZERS, base_arm
+from flatmin.compare.optimizers import OPTIMIZERS, base_arm
 from flatmin.compare.search import search
 from flatmin.experiments.images._setting import Setting, SettingOptions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flatmin.compare.arms import MINIMIZERS
+from flatmin.compare.optimizers import MINIMIZERS
 from flatmin.compare.panels import caption, color
 from flatmin.compare.statistics import mean
 from flatmin.record.style import letter, subplots

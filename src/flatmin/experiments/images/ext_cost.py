@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatmin.compare.arms import flat
+from flatmin.compare.optimizers import flat
 from flatmin.compare.pairing import commits, ends
 from flatmin.compare.statistics import mean
 from flatmin.experiments.images import _forms as forms

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatmin.compare.arms import BASES, MINIMIZERS, OPTIMIZERS
+from flatmin.compare.optimizers import BASES, MINIMIZERS, OPTIMIZERS
 from flatmin.compare.pairing import commits, ends
 from flatmin.compare.statistics import mean, paired
 from flatmin.compare.verdict import compared, decided, no_gain

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatmin.compare.arms import OPTIMIZERS
+from flatmin.compare.optimizers import OPTIMIZERS
 from flatmin.compare.pairing import commits, ends
 from flatmin.compare.panels import caption, color
 from flatmin.compare.statistics import mean, paired, subtract
