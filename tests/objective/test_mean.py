@@ -147,3 +147,54 @@ def test_a_network_that_has_diverged_is_left_to_the_measure() -> None:
     model = network()
     nn.init.constant_(model.weight, torch.nan)
     assert EmpiricalLoss(model, F.cross_entropy, data(6, 6)).value({}).isnan()
+
+
+WEIGHED: dict[str, tuple[Loss, int, Callable[[Tensor], Any]]] = {
+    "class weights": (nn.CrossEntropyLoss(weight=WEIGHT), 0, lambda t: WEIGHT[t].sum()),
+    "ignored class": (nn.CrossEntropyLoss(ignore_index=0), 0, lambda t: (t != 0).sum()),
+    "ignored targets": (F.cross_entropy, 5, lambda t: int((t != -100).sum())),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_with_the_weight_of_a_batch_the_batching_does_not_matter(name: str) -> None:
+    loss, ignored, weight = WEIGHED[name]
+    model = network()
+    # All of the first batch may be ignored: it has no mean, and no weight.
+    parts = EmpiricalLoss(model, loss, data(5, 2, 7, ignored=ignored), weight=weight)
+    whole = EmpiricalLoss(model, loss, data(14, ignored=ignored))
+    for one, other in zip(
+        parts.value_and_grad(parts.params), whole.value_and_grad(whole.params), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-15)
+    vector = {key: torch.ones_like(t) for key, t in parts.params.items()}
+    torch.testing.assert_close(
+        parts.hvp(parts.params, vector), whole.hvp(whole.params, vector), rtol=1e-12, atol=1e-14
+    )
+    ball = Ball(0.1)
+    single = m_sharpness(
+        EmpiricalLoss(model, loss, data(14, ignored=ignored), weight=weight),
+        parts.params,
+        ball,
+        m=5,
+    )
+    cut = m_sharpness(parts, parts.params, ball, m=5)
+    assert cut.value == pytest.approx(single.value, rel=1e-12)
+    # The negative: without the weight it is refused.
+    with pytest.raises(ValueError, match=r"weight=lambda targets"):
+        EmpiricalLoss(model, loss, data(5, 2, 7, ignored=min(ignored, 3)))
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+def test_weights_that_are_none_are_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="weight must give a finite number of at least 0"):
+        EmpiricalLoss(network(), F.cross_entropy, data(4, 4), weight=lambda t: bad)
+    with pytest.raises(ValueError, match="at least one example that counts"):
+        EmpiricalLoss(network(), F.cross_entropy, data(4, 4), weight=lambda t: 0.0)
+
+
+def test_a_wrong_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be a mean over examples, whatever the batch"):
+        EmpiricalLoss(
+            network(), F.cross_entropy, data(5, 6), weight=lambda t: float((t == 1).sum() + 1)
+        )

@@ -163,8 +163,11 @@ def test_certificate_says_what_took_part() -> None:
     names = {name for name, _ in model.named_parameters()}
     assert set(result.untouched) == {n for n in names if n.startswith(("embed", "encoder"))}
     assert result.unchanged and not result.invariant
-    assert result.verdict.startswith("unchanged where tried: spread")
+    assert result.verdict.startswith(
+        "unchanged under the 4 units that may be rescaled here: spread"
+    )
     assert "only 4.92 % of the parameters took part" in result.verdict
+    assert result.sees_untouched
     assert "embed.weight" in str(result)
     changing = certify(
         lambda twin: twin.hidden.weight.norm(), model, x, scalings=found, num_scalings=3
@@ -175,7 +178,9 @@ def test_certificate_says_what_took_part() -> None:
 @pytest.mark.parametrize(("find", "whole"), [(find_permutations, True), (find_scalings, False)])
 def test_bias_of_the_outputs_is_what_nothing_could_move(find: Any, whole: bool) -> None:
     model, x = tanh_mlp().double(), torch.randn(6, 4).double()
-    result = certify(lambda twin: 1.0, model, x, scalings=find(model, x), num_scalings=1)
+    result = certify(
+        lambda twin: twin(x).square().mean(), model, x, scalings=find(model, x), num_scalings=1
+    )
     assert (result.coverage == 1.0) == whole == (result.untouched == ()) == result.invariant
     assert "6.bias" not in result.untouched
 

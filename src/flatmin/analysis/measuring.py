@@ -192,7 +192,7 @@ def _certified(
         certificate = certify(
             value,
             subject.model,
-            inputs if isinstance(inputs, Tensor) else tuple(inputs),
+            inputs if isinstance(inputs, Tensor | dict) else tuple(inputs),
             scalings=copies.scalings,
             num_scalings=copies.number,
             generator=stream("rescaled copies", copies.seed),

@@ -137,11 +137,9 @@ def _tried(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> tuple[Any, E
 def scalings_of(subject: Subject) -> tuple[Scalings | None, str | None]:
     """What may be rescaled, or why that is not known."""
     inputs = subject.batches[0][0]
-    if isinstance(inputs, dict):
-        return None, "the network takes keyword arguments, which are not traced"
     try:
         found = find_scalings(
-            subject.model, inputs if isinstance(inputs, torch.Tensor) else tuple(inputs)
+            subject.model, inputs if isinstance(inputs, torch.Tensor | dict) else tuple(inputs)
         )
     except ValueError as error:
         return None, " ".join(str(error).split())

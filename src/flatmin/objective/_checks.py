@@ -71,6 +71,15 @@ def check_batch(batch: object) -> None:
         )
 
 
+def check_seen(known: int, seen: int) -> None:
+    """Refuse data that are others in a later pass."""
+    if seen != known:
+        raise ValueError(
+            f"the data changed between passes: {known} examples, then {seen}; "
+            "pass a list of batches, or a loader that gives the same data each time."
+        )
+
+
 def checked_loss(
     function: Callable[[Any, Tensor], Tensor], outputs: Any, targets: Tensor
 ) -> Tensor:

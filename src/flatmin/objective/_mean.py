@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flatmin.objective._evaluation import Evaluated
 from flatmin.objective._structure import map_tensors, tensors
+from flatmin.objective._weights import Weight, weight_of
 
 # What a loss function that works in float32 may differ by, relative to the loss.
 _ROUNDING = 1e-5
@@ -30,13 +31,15 @@ class MeanCheck:
 
     Args:
         model: The network, to know whether it mixes examples by itself.
+        weight: From targets to how much their examples count together.
 
     Attributes:
         sums: A sentence, where the loss function gives a sum.
         mixes: A sentence, where it is another function for other batches.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, weight: Weight) -> None:
+        self.weight = weight
         self.sums: str | None = None
         self.mixes: str | None = None
         self._by_itself = any(isinstance(m, _MIXING) and m.training for m in model.modules())
@@ -76,12 +79,17 @@ class MeanCheck:
         a, b, whole = self._of(first), self._of(second), self._of(_join(first, second))
         if a is None or b is None or whole is None or not math.isfinite(whole):
             return  # NaN at w is for the measure to refuse
-        together = (m * a + n * b) / (m + n)
+        v, w = weight_of(self.weight, first[1]), weight_of(self.weight, second[1])
+        if not v or not w:
+            return
+        together = (v * a + w * b) / (v + w)
         if not _close(whole, together, abs(a), abs(b)):
             self.mixes = (
                 f"loss_function must be a mean over examples, whatever the batch, but over {m + n} "
                 f"it gives {whole:.6g}, and over {m} and {n} of them {together:.6g} in the mean; "
-                "with weights or ignored targets, divide its sum (reduction='sum') by len(targets)."
+                "with weights or ignored targets, say what it divides by, as in "
+                "weight=lambda targets: (targets != -100).sum(), or divide its sum "
+                "(reduction='sum') by len(targets)."
             )
 
     def _of(self, block: _Block) -> float | None:

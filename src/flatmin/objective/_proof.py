@@ -12,12 +12,13 @@ from flatmin.objective._conditions import devices_of
 from flatmin.objective._evaluation import Evaluated
 from flatmin.objective._mean import MeanCheck
 from flatmin.objective._processes import Processes
+from flatmin.objective._weights import Weight
 
 Pass = Callable[[Callable[[Evaluated], None]], None]
 """A pass over the data at the model's own parameters."""
 
 
-def prove(model: nn.Module, run: Pass, processes: Processes) -> str | None:
+def prove(model: nn.Module, run: Pass, processes: Processes, weight: Weight) -> str | None:
     """Refuse a loss that is no mean, no function, or another one where gradients are wanted.
 
     Returns:
@@ -26,7 +27,7 @@ def prove(model: nn.Module, run: Pass, processes: Processes) -> str | None:
     Raises:
         ValueError: If the loss is refused, in all processes.
     """
-    mean, bypassed = MeanCheck(model), list[str]()
+    mean, bypassed = MeanCheck(model, weight), list[str]()
     first = _losses(run, mean.look)
     # Another random state, so that dropout is caught even if the caller has seeded.
     for device in {torch.device("cpu"), *devices_of(model)}:

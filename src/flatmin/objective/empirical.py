@@ -21,6 +21,7 @@ from flatmin.objective._conditions import devices_of, measuring
 from flatmin.objective._evaluation import Evaluated, LossFunction, device_of, evaluate
 from flatmin.objective._processes import Processes
 from flatmin.objective._proof import prove
+from flatmin.objective._weights import Weight, count, weight_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -40,8 +41,8 @@ class EmpiricalLoss:
 
     The mean is over examples, so that it does not depend on how they are batched. A model that
     mixes the examples of a batch (BatchNorm in training mode) is another function for other
-    batches, though; and a loss function that does (class weights, ignored targets) is taken with
-    all examples in one batch only.
+    batches, though; and a loss function that does (class weights, ignored targets) needs the
+    ``weight`` of a batch, or all examples in one.
 
     Args:
         model: The network. Never changed.
@@ -52,6 +53,9 @@ class EmpiricalLoss:
             packed sequence, a tuple of positional arguments or a mapping of keyword arguments,
             which may also be None, flags, lists or mappings. Moved to the model's device. Iterated
             once per evaluation: a list, or an unshuffled loader; not a generator.
+        weight: What the loss function divides by, from the targets of a batch: with ignored targets
+            ``lambda targets: (targets != -100).sum()``, with class weights
+            ``lambda targets: weights[targets].sum()``. The number of examples by default.
         group: The processes that share the data, each holding a part (maybe none) of it; every
             process then makes the same calls and gets the same result. None for one process, and
             ``torch.distributed.group.WORLD`` for all. Give the plain model, not one wrapped for
@@ -82,6 +86,7 @@ class EmpiricalLoss:
         loss_function: LossFunction,
         batches: Iterable[Examples],
         *,
+        weight: Weight = len,
         group: ProcessGroup | None = None,
     ) -> None:
         checks.check_model(model)
@@ -89,8 +94,9 @@ class EmpiricalLoss:
         self.model = model
         self.loss_function = loss_function
         self.batches = batches
+        self.weight = weight
         self.group = group
-        self.num_examples = 0
+        self.num_examples, self.total_weight = 0, 0.0
         self._mixes: str | None = None
         with self._measuring():
             self._count()
@@ -192,7 +198,7 @@ class EmpiricalLoss:
         for pieces in _batches.group(batches, m):
             part = copy.copy(self)
             part.batches, part.group = pieces, None
-            part.num_examples = sum(len(targets) for _, targets in pieces)
+            part.num_examples, part.total_weight = count(pieces, self.weight)
             yield part
 
     def reduce(self, tensor: Tensor) -> Tensor:
@@ -207,34 +213,29 @@ class EmpiricalLoss:
         return self._processes().reduce(tensor)
 
     def _evaluate(self, params: Params, use: Callable[[Evaluated, float], None]) -> None:
-        """Hand each batch to ``use``, and its share of the examples."""
+        """Hand each batch to ``use``, and its share of the whole weight."""
 
         def weigh(at: Evaluated) -> None:
-            use(at, len(at.targets) / self.num_examples)
+            share = weight_of(self.weight, at.targets) / self.total_weight
+            if share:  # without any, its loss may be 0 / 0
+                use(at, share)
 
         seen = evaluate(self.model, self.loss_function, self.batches, params, weigh)
-        seen = self._processes().total(seen)
-        if seen != self.num_examples:
-            raise ValueError(
-                f"the data changed between passes: {self.num_examples} examples, then {seen}; "
-                "pass a list of batches, or a loader that gives the same data each time."
-            )
+        checks.check_seen(self.num_examples, self._processes().total(seen))
 
     def _count(self) -> None:
-        count = 0
-        for batch in self.batches:
-            checks.check_batch(batch)
-            count += len(batch[1])
-        self.num_examples = self._processes().total(count)
-        if not self.num_examples:
-            raise ValueError("batches must hold at least one example, got none.")
+        examples, weight = count(self.batches, self.weight)
+        self.num_examples = self._processes().total(examples)
+        self.total_weight = self.reduce(self._zero() + weight).item()
+        if not self.total_weight:
+            raise ValueError("batches must hold at least one example that counts, got none.")
 
     def _prove(self) -> None:
         def run(use: Callable[[Evaluated], None]) -> None:
             self._evaluate(self.params, lambda at, share: use(at))
 
         with torch.no_grad():
-            self._mixes = prove(self.model, run, self._processes())
+            self._mixes = prove(self.model, run, self._processes(), self.weight)
 
     def _processes(self) -> Processes:
         return Processes(self.group, device_of(self.model))

@@ -25,7 +25,8 @@ def lanczos(
     """Grow the tridiagonal matrix Qᵀ A Q, a row with each product, and the remainder's norm.
 
     Stops where the space that ``start`` reaches is exhausted, or goes on from ``fresh`` vectors.
-    Two rounds of Gram–Schmidt keep the basis orthogonal; it costs 8 bytes a number.
+    Two rounds of Gram–Schmidt keep the basis orthogonal; it costs 8 bytes a number. What
+    ``product`` and ``fresh`` return is written to.
     """
     basis: list[Tensor] = []
     diagonal: list[float] = []
@@ -51,7 +52,8 @@ def lanczos(
 
 
 def _orthogonal(vector: Tensor, basis: list[Tensor]) -> Tensor:
+    # In place: at ten million numbers, a new vector for each product would cost most of the time.
     for _ in range(2):
         for known in basis:
-            vector = vector - torch.dot(known, vector) * known
+            vector.addcmul_(known, torch.dot(known, vector), value=-1.0)
     return vector

@@ -61,8 +61,12 @@ def m_sharpness(
     Source:
         Foret et al. 2021, arXiv:2010.01412, section 4.1.
     """
-    parts = [(part.num_examples, measure(part, params, ball)) for part in objective.micro(m)]
-    share = objective.num_examples
+    parts = [
+        (part.total_weight, measure(part, params, ball))
+        for part in objective.micro(m)
+        if part.total_weight
+    ]
+    share = objective.total_weight
     totals = torch.tensor(
         [
             math.fsum(size * found.value for size, found in parts) / share,

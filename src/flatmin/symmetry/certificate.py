@@ -10,22 +10,25 @@ class Certificate:
     """What a measure did while the function of the network stayed.
 
     Args:
-        values: The measure before, and after each cumulative transformation.
+        values: The measure before, and after each transformation.
         deviations: How far the outputs had moved after each, relative to their rms.
         weight_norms: Norm of all parameters, before and after each: a control that does change.
         tolerance: Spread up to which the measure counts as unchanged.
         allowed_deviation: Deviation up to which the outputs count as unchanged.
+        units: Number of units that carried a factor (or changed place or sign).
         coverage: The part of the numbers in parameters that the transformations moved; biases of
             the outputs, which none could move, are not counted.
         untouched: Names of the parameters that none of them moved, apart from those biases.
+        sees_tested: Whether the measure changes with noise on the parameters that were moved.
+        sees_untouched: Whether it changes with noise on the others.
 
     Example:
-        >>> print(Certificate((1.0, 3.0), (1e-16,), (1.0, 2.0), 1e-9, 1e-9))
+        >>> print(Certificate((1.0, 3.0), (1e-16,), (1.0, 2.0), 1e-9, 1e-9, units=4))
         NOT invariant: spread 1 while the function stayed
           values       1 … 3, first 1, 2 networks
           outputs      moved by at most 1.0e-16 of their rms
           weight norm  spread 0.67 on the same networks (control)
-          took part    100 % of the parameters
+          took part    4 units, 100 % of the parameters
     """
 
     values: tuple[float, ...]
@@ -33,8 +36,11 @@ class Certificate:
     weight_norms: tuple[float, ...]
     tolerance: float
     allowed_deviation: float
+    units: int
     coverage: float = 1.0
     untouched: tuple[str, ...] = ()
+    sees_tested: bool = True
+    sees_untouched: bool = False
 
     @property
     def spread(self) -> float:
@@ -59,12 +65,13 @@ class Certificate:
     @property
     def unchanged(self) -> bool:
         """Whether the measure stayed, under what was tried, while the outputs did."""
-        return self.function_kept and any(self.values) and self.spread <= self.tolerance
+        stayed = self.function_kept and any(self.values) and self.spread <= self.tolerance
+        return stayed and self.sees_tested
 
     @property
     def invariant(self) -> bool:
-        """Whether the measure stayed while the outputs did, and every parameter took part."""
-        return self.unchanged and not self.untouched
+        """Whether the measure stayed while the outputs did, and all that it sees took part."""
+        return self.unchanged and not self.sees_untouched
 
     @property
     def verdict(self) -> str:
@@ -78,13 +85,19 @@ class Certificate:
             return f"not finite in {self.num_not_finite} of {len(self.values)} values"
         if not any(self.values):
             return "always zero: this measure tells nothing here"
+        if not self.sees_tested:
+            return (
+                "not tested: the measure has the same value when the parameters that may be "
+                "rescaled are changed at random, so it does not depend on them"
+            )
+        within = f"spread {self.spread:.1e}, within {self.tolerance:.0e}"
         if self.invariant:
-            return f"invariant: spread {self.spread:.1e}, within {self.tolerance:.0e}"
+            return f"invariant under the {self.units} units that may be rescaled here: {within}"
         if self.unchanged:
             return (
-                f"unchanged where tried: spread {self.spread:.1e}, within {self.tolerance:.0e}; "
-                f"only {_percent(self.coverage)} of the parameters took part, and nothing is known "
-                f"of {_some(self.untouched)}"
+                f"unchanged under the {self.units} units that may be rescaled here: {within}; "
+                f"only {_percent(self.coverage)} of the parameters took part, and the measure also "
+                f"sees {_some(self.untouched)}, of which nothing is known"
             )
         return f"NOT invariant: spread {self.spread:.2g} while the function stayed"
 
@@ -96,7 +109,7 @@ class Certificate:
             f"{len(self.values)} networks\n"
             f"  outputs      moved by at most {self.deviation:.1e} of their rms\n"
             f"  weight norm  spread {_spread(self.weight_norms):.2g} on the same networks (control)"
-            f"\n  took part    {_percent(self.coverage)} of the parameters"
+            f"\n  took part    {self.units} units, {_percent(self.coverage)} of the parameters"
             f"{f'; not {_some(self.untouched)}' if self.untouched else ''}"
         )
 

@@ -1,8 +1,7 @@
 """Test any measure of a network for invariance, on the user's own network."""
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +21,10 @@ from flatmin.symmetry.groups import OUTPUTS, Symmetries
 from flatmin.symmetry.private import changed, load, private_copy, state_of
 from flatmin.symmetry.symmetries import Scalings
 
-# What rounding explains of the spread of a measure.
-_SPREAD = {torch.float64: 1e-9, torch.float32: 1e-2}
+# What rounding explains of the spread of a measure. Factors that are powers of two are exact, so it
+# is little.
+_SPREAD = {torch.float64: 1e-11, torch.float32: 1e-4}
+_NOISE = 0.1  # relative size of the change by which it is seen what a measure depends on
 
 
 def certify(
@@ -34,8 +35,8 @@ def certify(
     scalings: Symmetries | None = None,
     num_scalings: int = 50,
     generator: torch.Generator | None = None,
-    low: float = 0.5,
-    high: float = 1.5,
+    low: float = 1 / 16,
+    high: float = 16.0,
     tolerance: float | None = None,
 ) -> Certificate:
     r"""Rescale a network again and again, and report what a measure makes of it.
@@ -43,10 +44,15 @@ def certify(
     .. math:: \text{spread} = \frac{\max_k m(w_k) - \min_k m(w_k)}{|\text{mean}_k\, m(w_k)|},
         \quad f_{w_0} = f_{w_1} = \dots = f_{w_n}
 
-    The model is never touched: each evaluation gets a fresh copy, and the same random numbers from
-    torch's default generator. The outputs on ``example`` are compared each time; if they moved,
-    the certificate is void. What no transformation reached is named: of a measure of those
-    parameters an unchanged value says nothing.
+    Each network is the given one after factors of its own, powers of two between ``low`` and
+    ``high``: they scale numbers exactly, so that an invariant measure gives nearly the same bits,
+    and a small dependence shows beside a large value. The model is never touched: each evaluation
+    gets a fresh copy, and the same random numbers from torch's default generator. The outputs on
+    ``example`` are compared each time; if they moved, the certificate is void.
+
+    The measure is also taken with noise on the parameters that were transformed, and with noise on
+    all others. One that does not see the first was not tested; of one that sees the second,
+    nothing is known there, and the parameters are named.
 
     Args:
         measure: Any function of the network to a number, or to an object with a ``value``. A
@@ -55,12 +61,12 @@ def certify(
         example: An input, or a tuple of inputs, on which outputs are compared.
         scalings: What to apply; ``find_scalings(model, example)`` if not given. Permutations and
             sign flips do as well.
-        num_scalings: Number of cumulative transformations.
+        num_scalings: Number of transformed networks.
         generator: Source of the factors; seed 0 if not given.
         low: Smallest factor.
         high: Largest factor.
-        tolerance: Spread that counts as invariant; 1e-9 for float64 and 1e-2 for float32 if not
-            given.
+        tolerance: Spread that counts as invariant; 1e-11 for float64 and 1e-4 for float32 if not
+            given. A dependence below it is not seen: measure in float64, and a rise, not a loss.
 
     Returns:
         All values and deviations, with a verdict; ``print`` shows it.
@@ -88,32 +94,57 @@ def certify(
             f"nothing in this model may be transformed, so there is nothing to test:\n{symmetries}"
         )
     generator = stream("certify") if generator is None else generator
-    draw = (
-        partial(symmetries.sample, generator, low, high)
-        if isinstance(symmetries, Scalings)
-        else partial(symmetries.sample, generator)
-    )
     trainable = dict(model.named_parameters())
-    start = state = state_of(model)
+    start = state_of(model)
     before = outputs_at(model, {}, example)
-    values, deviations, norms = [_measured(measure, model, {})], [], [_norm(state, trainable)]
+    values, deviations, norms = [_measured(measure, model, {})], [], [_norm(start, trainable)]
     for _ in range(num_scalings):
-        state = symmetries.apply(state, draw())
+        state = symmetries.apply(start, _drawn(symmetries, generator, low, high))
         moved = changed(start, state)
         values.append(_measured(measure, model, moved))
         norms.append(_norm(state, trainable))
         deviations.append(deviation(before, outputs_at(model, moved, example)))
     dtype = next((t.dtype for t in trainable.values()), torch.float32)
     coverage, untouched = _coverage(symmetries, trainable)
+    tested = [name for name in trainable if name not in untouched]
+    seen = [_measured(measure, model, _noisy(start, names)) for names in (tested, untouched)]
     return Certificate(
-        tuple(values),
-        tuple(deviations),
-        tuple(norms),
-        _SPREAD.get(dtype, 0.1) if tolerance is None else tolerance,
-        ROUNDING.get(dtype, ROUNDING_BELOW),
-        coverage,
-        untouched,
+        values=tuple(values),
+        deviations=tuple(deviations),
+        weight_norms=tuple(norms),
+        tolerance=_SPREAD.get(dtype, 0.1) if tolerance is None else tolerance,
+        allowed_deviation=ROUNDING.get(dtype, ROUNDING_BELOW),
+        units=sum(group.size for group in symmetries.groups),
+        coverage=coverage,
+        untouched=untouched,
+        sees_tested=seen[0] != values[0],
+        sees_untouched=bool(untouched) and seen[1] != values[0],
     )
+
+
+def _drawn(
+    symmetries: Symmetries, generator: torch.Generator, low: float, high: float
+) -> tuple[Tensor, ...]:
+    if not isinstance(symmetries, Scalings):
+        return symmetries.sample(generator)
+    if not 0 < low <= high < math.inf:
+        raise ValueError(f"factors need 0 < low <= high, got low={low}, high={high}")
+    span = math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1
+    return tuple(
+        2.0 ** torch.randint(*span, (group.size,), generator=generator, device=generator.device)
+        for group in symmetries.groups
+    )
+
+
+def _noisy(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Tensors with noise in proportion to their size, or to one where they are zero."""
+    noise, found = stream("certify", "noise"), {}
+    for name in names:
+        tensor = state[name]
+        drawn = torch.randn(tensor.shape, generator=noise, device="cpu", dtype=torch.float64)
+        size = tensor.double().square().mean().sqrt() or 1.0
+        found[name] = tensor + (_NOISE * size * drawn.to(tensor.device)).to(tensor.dtype)
+    return found
 
 
 def _coverage(

@@ -15,7 +15,7 @@ from flatmin.symmetry.private import private_copy
 # What of a tensor these operations read is not its numbers.
 SHAPE_ONLY = {
     *("zeros_like", "ones_like", "full_like", "empty_like", "sym_size", "sym_numel"),
-    *("new_zeros", "new_ones", "new_full", "new_empty"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "_assert_tensor_metadata"),
 }
 
 

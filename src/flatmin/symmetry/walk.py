@@ -139,7 +139,9 @@ class Walk(ABC):
         law = entry if isinstance(entry, Law) or entry is None else entry(given)
         found = self.apply(law, node, given) if law is not None else None
         if found is None:
-            return self.refused(node, f"no rule for {self.label(node)} used this way")
+            name, label = operation_name(node.target), self.label(node)
+            inside = "" if label == name else f" ({name})"
+            return self.refused(node, f"no rule for {label}{inside} used this way")
         if isinstance(value, tuple | list) and not isinstance(found, tuple | list):
             return [found, *(torch.tensor(FIXED, device="cpu") for _ in value[1:])]
         return found
