@@ -22,7 +22,7 @@ import torch
 
 from flatmin.cli import main
 
-OPTIONS = ["--epochs", "6", "--seeds", "3", "--trials", "4", "--arms", "sam", "gradients"]
+OPTIONS = ["--epochs", "3", "--seeds", "2", "--trials", "4", "--arms", "sam"]
 LOADED = matplotlib.figure, scipy.special
 
 
