@@ -218,7 +218,7 @@ def test_weights_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("network", "reason"),
-    [("Branching", "torch.fx cannot trace"), ("gelu", "GELU does not commute")],
+    [("Branching", "torch.export cannot trace"), ("gelu", "GELU does not commute")],
 )
 def test_what_cannot_be_rescaled_is_measured_all_the_same(
     network: str, reason: str, capsys: pytest.CaptureFixture[str]

@@ -20,6 +20,8 @@ from flatmin.symmetry import (
     verify,
 )
 from flatmin.symmetry.groups import Symmetries
+from flatmin.symmetry.laws import Pointwise
+from flatmin.symmetry.solution import RULES
 
 FINDERS = {"scale": find_scalings, "permute": find_permutations, "flip": find_flips}
 
@@ -159,6 +161,7 @@ PROVEN: dict[str, tuple[Callable[..., Any], int]] = {
     "mean over units": (lambda h: h.mean(-1, keepdim=True).expand(-1, 4), 1),
     "maximum over units": (lambda h: h.amax(-1, keepdim=True) + torch.zeros(4), 1),
     "pooled over units": (lambda h: F.avg_pool1d(h[:, None], 1)[:, 0], 1),
+    "larger of two": (lambda h: torch.max(h, h.roll(1, -1)), 1),
     "two halves added": (lambda h: (h[:, :2] + h[:, 2:]).repeat(1, 2), 2),
 }
 
@@ -171,6 +174,17 @@ def test_units_that_are_tied_share_a_factor(name: str) -> None:
     assert sum(group.size for group in found.groups) == count, str(found)
     elements = strong(found, torch.Generator().manual_seed(0))
     assert verify(model, found, elements, x).deviation <= 1e-13
+
+
+def test_an_operation_whose_rule_fails_stops_its_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*arguments: Any) -> None:
+        raise KeyError("an argument that nobody has thought of")
+
+    model, x = Branch(nn.ReLU()), torch.randn(5, 3)
+    assert len(find_scalings(model, x).groups) == 1
+    monkeypatch.setitem(RULES, Pointwise, failing)
+    found = find_scalings(model, x)
+    assert found.groups == () and "no rule for ReLU (relu) used this way" in str(found)
 
 
 def test_a_module_used_twice_has_one_factor() -> None:

@@ -1,9 +1,10 @@
 """A network exported by torch: its operations in order, written as ones that are known."""
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -82,7 +83,8 @@ def quiet() -> Iterator[None]:
     """Say nothing of what torch warns and logs about while it exports somebody's forward."""
     logger = logging.getLogger("torch")
     before = logger.level
-    with warnings.catch_warnings():
+    aside = io.StringIO()  # a graph that could not be finished is printed
+    with warnings.catch_warnings(), redirect_stdout(aside), redirect_stderr(aside):
         warnings.simplefilter("ignore")
         logger.setLevel(logging.CRITICAL)
         try:

@@ -17,6 +17,7 @@ from flatmin.symmetry.laws import (
     Dropout,
     Entry,
     Join,
+    Law,
     Linear,
     Lookup,
     Matmul,
@@ -49,6 +50,10 @@ def _clip(given: Mapping[str, Any]) -> Pointwise:
 
 def _filled(given: Mapping[str, Any]) -> Join:
     return Join(("self", "value"), choice="mask")
+
+
+def _extreme(given: Mapping[str, Any]) -> Law:
+    return Join(odd=False) if "other" in given else Reduce(flip=None)
 
 
 _HOMOGENEOUS = Pointwise(1)
@@ -90,10 +95,10 @@ _LAWS: list[tuple[Entry, str]] = [
     (_OTHER, "hardswish hardsigmoid softplus log_sigmoid_forward threshold floor ceil logit"),
     (_OTHER, "logical_not bitwise_not isnan isinf isfinite erfc acos asin"),
     (Softmax(), "softmax log_softmax _softmax _log_softmax _safe_softmax"),
-    (Dropout(), "dropout native_dropout feature_dropout alpha_dropout feature_alpha_dropout"),
+    (Dropout(), "dropout native_dropout feature_dropout"),
     (Slopes(), "prelu _prelu_kernel"),
     # Functions of two
-    (Join(), "add sub rsub add_ remainder_"),
+    (Join(), "add sub rsub"),
     (Join(odd=False), "maximum minimum fmax fmin hypot"),
     (Join(("self", "other"), choice="condition"), "where"),
     (_filled, "masked_fill"),
@@ -103,7 +108,8 @@ _LAWS: list[tuple[Entry, str]] = [
     # Many entries to one
     (Reduce(), "mean sum nansum"),
     (Reduce(along=True, alike=False), "cumsum"),
-    (Reduce(flip=None), "amax amin max min aminmax"),
+    (Reduce(flip=None), "amax amin"),
+    (_extreme, "max min"),
     (Reduce(flip=None, along=True, alike=False), "cummax cummin"),
     (Reduce(flip=None, alike=False), "median"),
     (Reduce(scale=0, flip=None, alike=False), "argmax argmin"),

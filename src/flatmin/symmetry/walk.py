@@ -137,7 +137,12 @@ class Walk(ABC):
         given = bound(node)
         entry = LAWS.get(operation_name(node.target))
         law = entry if isinstance(entry, Law) or entry is None else entry(given)
-        found = self.apply(law, node, given) if law is not None else None
+        first = self._next
+        try:
+            found = self.apply(law, node, given) if law is not None else None
+        except Exception:  # an operation may be used in ways that nobody has thought of
+            found = None
+            self.stop(torch.arange(first, self._next, device="cpu"), node, "is not followed")
         if found is None:
             name, label = operation_name(node.target), self.label(node)
             inside = "" if label == name else f" ({name})"
