@@ -21,7 +21,7 @@ def inner(params: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) ->
 
     Args:
         params: The parameters.
-        a: A tensor for each, spread over processes as it is.
+        a: A tensor for each, or this process's part where it is spread over several.
         b: Another one.
     """
     plain = _inner(params, a, b, wide=False)
@@ -37,7 +37,7 @@ def _inner(
     small: dict[tuple[_sharded.Spread | None, torch.device], list[tuple[Tensor, Tensor]]] = {}
     for p, x, y in zip(params, a, b, strict=True):
         where = _sharded.spread(p)
-        x, y = (_flat(_sharded.local(_sharded.summed(t, p)), wide=wide) for t in (x, y))
+        x, y = _flat(x, wide=wide), _flat(y, wide=wide)
         if x.numel() < _SMALL:
             small.setdefault((where, x.device), []).append((x, y))
         else:

@@ -6,7 +6,7 @@ stepped: many bases take an entry that is not empty for one that they have begun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -59,16 +59,19 @@ def gradients_of(params: Sequence[Tensor]) -> dict[Tensor, Tensor]:
 
 def copied(new: dict[Tensor, Tensor], old: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
     """Copies of new tensors, in the memory of old ones where that fits."""
-    fits = {p for p, t in new.items() if p in old and _alike(old[p], t)}
-    rest = [p for p in new if p not in fits]
+    fits = {p for p in new if p in old and not (old[p].is_sparse or new[p].is_sparse)}
+    # torch has no operation that copies many spread tensors at once.
+    spread = {p for p in new if p not in fits and _sharded.spread(new[p]) is not None}
+    whole = [p for p in new if p not in fits and p not in spread]
     with torch.no_grad():
         if fits:
-            torch._foreach_copy_(
-                [old[p] for p in new if p in fits], [new[p] for p in new if p in fits]
-            )
-        fresh = dict(zip(rest, clones([new[p] for p in rest]), strict=True)) if rest else {}
-    return {p: old[p] if p in fits else fresh[p] for p in new}
+            torch._foreach_copy_(locals_of(old[p] for p in fits), locals_of(new[p] for p in fits))
+        made = {p: new[p].clone() for p in spread}
+        if whole:
+            made.update(zip(whole, clones([new[p] for p in whole]), strict=True))
+    return {p: old[p] if p in fits else made[p] for p in new}
 
 
-def _alike(old: Tensor, new: Tensor) -> bool:
-    return not old.is_sparse and not new.is_sparse and old.shape == new.shape
+def locals_of(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The parts of this process, in the same memory."""
+    return [_sharded.local(t) for t in tensors]

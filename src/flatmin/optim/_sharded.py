@@ -46,8 +46,8 @@ def summed(grad: Tensor, like: Tensor) -> Tensor:
     gradient is their sum.
     """
     where = spread(like)
-    if where is None or where == spread(grad):
-        return grad
+    if where is None or spread(grad) in (None, where):
+        return grad  # one that is not spread is this process's part already
     return grad.redistribute(*where)  # type: ignore[attr-defined, no-any-return]
 
 

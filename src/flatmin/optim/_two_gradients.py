@@ -12,7 +12,7 @@ from torch import Tensor
 from flatmin.optim import _fused, _sharded
 from flatmin.optim._in_ball import InBall
 from flatmin.optim._inner import inner
-from flatmin.optim._memory import copied, gradients_of
+from flatmin.optim._memory import copied, gradients_of, locals_of
 
 
 class TwoGradients(InBall, ABC):
@@ -24,14 +24,14 @@ class TwoGradients(InBall, ABC):
 
     @abstractmethod
     def _mix(self, params: list[Tensor], g: list[Tensor], s: list[Tensor]) -> None:
-        """Change the second gradients ``s``, given the first ones ``g``."""
+        """Change the second gradients ``s``, given the first ones ``g``: this process's parts."""
 
     @contextmanager
     def _combine(self) -> Iterator[None]:
         first = self._first() if self._visit.share else {}
         yield
         both = [p for p in first if p.grad is not None]
-        g, s = [first[p] for p in both], self._second(both)
+        g, s = locals_of(first[p] for p in both), locals_of(self._second(both))
         if both:
             self._refuse_halves(both, g, s)
             with torch.no_grad():

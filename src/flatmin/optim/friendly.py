@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flatmin.optim._in_ball import InBall
-from flatmin.optim._memory import Memory, copied, gradients_of
+from flatmin.optim._memory import Memory, copied, gradients_of, locals_of
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale
@@ -89,7 +89,7 @@ class FriendlySAM(InBall):
         means = {p: m for p in g if (m := states.get(p, {}).get("sam_mean")) is not None}
         d = copied({p: t for p, t in g.items() if p not in means}, {})
         if means:
-            new = torch._foreach_sub([g[p] for p in means], list(means.values()))
+            new = torch._foreach_sub(locals_of(g[p] for p in means), locals_of(means.values()))
             d.update(zip(means, new, strict=True))
         self._visit.aside.update(d)
         return [d.get(p) for p in params]
@@ -104,7 +104,11 @@ class FriendlySAM(InBall):
         super()._step()
         if old := [p for p in d if p in means]:
             # λ m + (1 − λ) g, since g = m + d.
-            torch._foreach_add_([means[p] for p in old], [d[p] for p in old], alpha=1 - self.decay)
+            torch._foreach_add_(
+                locals_of(means[p] for p in old),
+                locals_of(d[p] for p in old),
+                alpha=1 - self.decay,
+            )
         memory.write({**d, **means})
 
     def _comparing(self) -> str:

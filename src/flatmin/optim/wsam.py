@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flatmin.optim import _sharded
+from flatmin.optim._memory import locals_of
 from flatmin.optim._two_gradients import TwoGradients
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
@@ -107,7 +107,7 @@ class WSAM(TwoGradients):
             for group in self.param_groups:
                 if moved := [p for p in group["params"] if p in rise]:
                     alpha = -self._sign(group) * factor * float(group["lr"])
-                    torch._foreach_add_(moved, [rise[p] for p in moved], alpha=alpha)
+                    torch._foreach_add_(locals_of(moved), [rise[p] for p in moved], alpha=alpha)
 
     def _factor(self, params: list[Tensor]) -> float:
         """What the gradients have been multiplied with since the block."""
@@ -137,5 +137,5 @@ class WSAM(TwoGradients):
 
 
 def _sizes(params: list[Tensor]) -> list[Tensor]:
-    grads = [_sharded.local(p.grad) for p in params if p.grad is not None]
+    grads = locals_of(p.grad for p in params if p.grad is not None)
     return list(torch._foreach_norm([g.to_dense() if g.is_sparse else g for g in grads]))
