@@ -173,11 +173,13 @@ def test_workers_end_with_whoever_started_them(tmp_path: Path) -> None:
     code = f"from flatmin.cli import main; main({[*words, '--workers', '2']!r})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
     folder = tmp_path / "results/task/runs"
-    while not list(folder.glob("*/step-*.pt")):
-        time.sleep(0.1)
-        assert process.poll() is None
-    process.kill()
-    process.wait()
+    try:
+        while not list(folder.glob("*/step-*.pt")):
+            time.sleep(0.1)
+            assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
     for _ in range(600):
         if not _alive(tmp_path):
             return
