@@ -43,6 +43,8 @@ from flatmin.train.optimizers import build_optimizer, learning_rate
         ({"minimizer": "sam", "when": "last-1.5"}, "when=last-1.5 cannot .* at most 1, got 1.5"),
         ({"minimizer": "msam", "when": "large"}, "which MSAM does not make"),
         ({"minimizer": "sam", "when": "large", "precision": "fp16"}, "choose bf16"),
+        ({"minimizer": "FriendlySAM", "precision": "fp16"}, "friendlysam compares .* choose bf16"),
+        ({"minimizer": "gsam", "eta": 0.1}, "no eta"),
         ({"minimizer": "sam", "perturb": "biases"}, "perturb must be one of all, norms"),
         ({"minimizer": "sam", "perturb": "norms", "model": "cnn"}, "no parameter that trains"),
         ({"minimizer": "msam"}, "momentum of its base, and SGD has none"),
@@ -109,6 +111,16 @@ def test_when_by_a_word(word: str, rule: When | None) -> None:
     optimizer = build_optimizer(config, torch.nn.Linear(2, 1), steps=10)
     assert isinstance(optimizer, SAM)
     assert optimizer.when == rule
+
+
+@pytest.mark.parametrize(
+    "name", ["GSAM", "FriendlySAM", "WSAM", "SSAM", "MSAM", "AsyncSAM", "SAM", "ASAM"]
+)
+def test_every_minimizer_by_its_name(name: str) -> None:
+    config = TrainConfig(minimizer=name.lower(), rho=0.3, options={"momentum": 0.9})
+    optimizer = build_optimizer(config, torch.nn.Linear(2, 1))
+    assert type(optimizer).__name__ == name
+    assert optimizer.param_groups[0]["sam_rho"] == 0.3
 
 
 def test_norms_alone_by_a_word() -> None:

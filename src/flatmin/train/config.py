@@ -39,7 +39,7 @@ class TrainConfig:
         lr: Its peak learning rate.
         options: Its other arguments, such as ``{"momentum": 0.9, "weight_decay": 5e-4}``.
         minimizer: ``none``, or an optimizer of flatmin to wrap around it: ``sam``, ``asam``,
-            ``msam``, ``asyncsam``.
+            ``gsam``, ``friendlysam``, ``wsam``, ``ssam``, ``msam``, ``asyncsam``.
         rho: Radius of the ball; None for the minimizer's default.
         eta: Added to ``|w|``, in parameter units; None for the minimizer's default.
         biases: Whether biases are scaled too; None for the minimizer's default.
@@ -141,10 +141,12 @@ class TrainConfig:
             raise ValueError(f"seed must be below 2**64, got {self.seed}.")
         if not self.lr > 0.0:
             raise ValueError(f"lr must be positive, got {self.lr}.")
-        if self.precision == "fp16" and self.when == "large":
+        comparing = {"when=large": self.when == "large"}
+        comparing["minimizer=friendlysam"] = self.minimizer.lower() == "friendlysam"
+        if self.precision == "fp16" and any(comparing.values()):
             raise ValueError(
-                "when=large compares the gradients of different steps, and fp16 changes their "
-                "scale; choose bf16, or a rule that counts."
+                f"{next(name for name, chosen in comparing.items() if chosen)} compares the "
+                "gradients of different steps, and fp16 changes their scale; choose bf16."
             )
         # What cannot be built is refused here, not hours later on another machine. Of an own
         # network nothing is known yet: a matrix is what every optimizer takes, and what is to be
