@@ -129,6 +129,10 @@ class Due(Wrapper, ABC):
             group.update(learned, sam_steps=group["sam_steps"] + 1)
         self._visit.taken += bool(inside)
 
+    def _expect_more(self) -> None:
+        """Say nothing of a rule that was not due yet: the training is cut off, to go on later."""
+        self._visit.taken = 0
+
     def _adopt(self, base: Optimizer) -> None:
         super()._adopt(base)
         if self.when is not None:

@@ -174,15 +174,19 @@ def train(
                     log.epoch(record)
             if saved:
                 log.write("resume", step=state.step, checkpoint=str(folder.last))
-            history = _run(
-                state,
-                parts,
-                folder,
-                log,
-                stop,
-                save_every=save_every,
-                log_every=log_every,
-            )
+            try:
+                history = _run(
+                    state,
+                    parts,
+                    folder,
+                    log,
+                    stop,
+                    save_every=save_every,
+                    log_every=log_every,
+                )
+            except BaseException:
+                state.leave()
+                raise
     return Trained(tuple(history), network, folder.last)
 
 

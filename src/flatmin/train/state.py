@@ -93,6 +93,11 @@ class State:
         self.order = self.generator.get_state()
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.team.device)
 
+    def leave(self) -> None:
+        """The run ends before its last step."""
+        if isinstance(self.optimizer, Perturbed):
+            self.optimizer._expect_more()
+
     @property
     def at_end_of_epoch(self) -> bool:
         """Whether no batch of the epoch is left."""
