@@ -66,7 +66,9 @@ def test_restore(variant: str, trouble: str) -> None:
             model[0].weight.grad[3, 3] = math.nan
         try:
             with optimizer.perturbed():
-                assert trouble == "nan first" or bits(model) != before
+                # Where each batch is the same, Friendly SAM finds no noise to climb along.
+                still = trouble == "nan first" or variant == "FriendlySAM"
+                assert still or bits(model) != before
                 if trouble != "no second":
                     backward(model)
                 if trouble == "nan second":

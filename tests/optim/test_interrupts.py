@@ -95,9 +95,12 @@ def every_interrupt(optimizer: Any, module: nn.Module, stride: int = 1) -> list[
     raise AssertionError("the block never ended")
 
 
-@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 11])
+EVERY = [pytest.param(variant, 1, marks=pytest.mark.slow) for variant in ("SAM", "ASAM")]
+SOME = [pytest.param(*v.values, 11, marks=v.marks) for v in OTHERS_SLOWLY]
+
+
 @pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("variant", OTHERS_SLOWLY)
+@pytest.mark.parametrize(("variant", "stride"), [*EVERY, *SOME])
 def test_an_interrupt_between_any_two_calls(variant: str, given: bool, stride: int) -> None:
     """On the way in and on the way back; the weights are there when it has been handled."""
     module = Parameters()
