@@ -72,6 +72,18 @@ def test_step_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "step_cost.png").exists()
 
 
+def test_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, out = load("family"), tmp_path / "family"
+    monkeypatch.setattr(family, "OUT", out)
+    monkeypatch.setattr(family, "many_small", toy)
+    options = ("--small", "--repeats", "1", "--threads", "1")
+    found = written(family, out, monkeypatch, *options)["sets"]["many small"]
+    assert found["ratio_to_sam"]["SAM"] == 1.0
+    kept = found["kept_between_steps_in_parameters"]
+    assert {name for name, share in kept.items() if share} == {"FriendlySAM", "AsyncSAM"}
+    assert kept["FriendlySAM"] == kept["AsyncSAM"] == 1.0
+
+
 def test_training_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training_step, out = load("training_step"), tmp_path / "training_step"
     options = ("--networks", "perceptron", "--repeats", "2", "--threads", "1", "--out", str(out))
