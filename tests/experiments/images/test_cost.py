@@ -49,7 +49,8 @@ def record(last: dict[str, list[float]]) -> dict[str, Any]:
         }
         for form in FORMS
     }
-    search = {"SAM": {"accuracy": [20.0, 30.0]}, "ASAM": {"accuracy": [31.0, 10.0]}}
+    search = {form.name: {"accuracy": [25.0, 5.0]} for form in FORMS}
+    search |= {"SAM": {"accuracy": [20.0, 30.0]}, "ASAM": {"accuracy": [31.0, 10.0]}}
     numbers = {"forms": forms, "source": "CIFAR-10", "commits": ["a"], "search": search}
     return {"numbers": numbers, "config": {"trials": 8}}
 
@@ -93,6 +94,13 @@ def test_the_whole_gain_is_chosen_without_the_test_set() -> None:
     assert "ASAM gains +1.00" in ext_cost.answer(found)  # though SAM is better on the test set
     found["numbers"]["search"]["SAM"]["accuracy"] = [32.0]
     assert ext_cost.answer(found).startswith("SAM gains +10.00")
+
+
+def test_sgd_counts_at_the_length_that_was_best_on_held_out_images() -> None:
+    found = record({"SGD": BASE, "ASAM": plus(10.0), "SGD × 2": plus(3.0), "SGD × 1.5": plus(8.0)})
+    found["numbers"]["search"]["SGD × 2"]["accuracy"] = [26.0]
+    assert "ahead of SGD × 2, the best length" in ext_cost.answer(found)
+    assert ext_cost.check(found)[2].measured.startswith("+7.00")
 
 
 def test_lengths_are_those_of_sgd_alone() -> None:

@@ -57,6 +57,7 @@ def _against(ax: Axes, found: dict[str, Any], cost: str, best: str) -> None:
             fontsize=8,
             va="center",
             color=color(name),
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
         )
     right = max(x for x, _, _ in points)
     ax.set_xlim(0.9, right + 0.45)

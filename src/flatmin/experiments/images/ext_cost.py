@@ -6,6 +6,7 @@ gain?
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,7 @@ def notes(record: dict[str, Any]) -> list[str]:
         "tried at its own full length, and chosen by accuracy on held-out images, whose labels are "
         "as wrong, on a start that is not counted; SGD with momentum 0.9 and a cosine of its own, "
         "label smoothing 0.1; last epoch.",
+        _luck(numbers, config["validation"]),
         "**Seconds** are measured side by side, the fastest of "
         f"{config['rounds']} rounds, on a machine that may have been shared; gradients are "
         "counted.",
@@ -138,6 +140,18 @@ def notes(record: dict[str, Any]) -> list[str]:
         f"{config['epochs']} epochs. Runs were made at commit {', '.join(numbers['commits'])}.",
         *([f"**Diverged**, and left out of means and pairs: {'; '.join(bad)}."] if bad else []),
     ]
+
+
+def _luck(numbers: dict[str, Any], images: int) -> str:
+    """How far a choice on so many held-out images is to be trusted."""
+    share = max(max(looked["accuracy"]) for looked in numbers["search"].values()) / 100
+    error = 100 * math.sqrt(share * (1 - share) / images)
+    return (
+        f"**Choices** are made on {images:,} held-out images, which leaves a standard error of "
+        f"{error:.1f} points in the accuracy of each trial: of trials that are closer than that "
+        "one is chosen by luck, and a form may be held back by its choice. The table of the search "
+        "shows what each got. SGD counts at the length that was best on these images."
+    )
 
 
 def _gradients(runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> float | None:
