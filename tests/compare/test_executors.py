@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -194,7 +193,7 @@ def _alive(folder: Path) -> list[int]:
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 if (entry / "cwd").resolve() == folder.resolve():
-                    os.kill(int(entry.name), signal.Signals(0))
+                    os.kill(int(entry.name), 0)
                     found.append(int(entry.name))
             except OSError:
                 continue

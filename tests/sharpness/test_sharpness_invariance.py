@@ -118,10 +118,10 @@ def test_invariant(name: str, dtype: torch.dtype, orbits: Orbits) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("dtype", DTYPES, ids=["double", "single"])
 @pytest.mark.parametrize("name", CASES)
-def test_invariant_over_20_networks_and_all_50_scalings(name: str, dtype: torch.dtype) -> None:
+def test_invariant_over_eight_networks_and_all_50_scalings(name: str, dtype: torch.dtype) -> None:
     case = CASES[name]
     found = []
-    for seed in range(20):
+    for seed in range(8):
         net = trained(seed, dtype=dtype)
         found.append(spread([case.measure(net.loss, w) for w in orbit(net, 50, seed=seed)]))
     print(f"{name}, {dtype}: largest spread {max(found):.1e}")
