@@ -70,7 +70,6 @@ MODELS: dict[str, Model] = {
         {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2},
         *(lambda: picture(32), 60),
     ),
-    "distilbert": ("DistilBertForSequenceClassification", "DistilBertConfig", DISTIL, text, 256),
     "electra": ("ElectraModel", "ElectraConfig", COMMON | {"embedding_size": 8}, text, 160),
     "gemma": ("GemmaForCausalLM", "GemmaConfig", GROUPED | {"head_dim": 8}, cached, 72),
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", GPT2, cached, 288),
