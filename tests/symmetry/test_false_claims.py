@@ -304,3 +304,55 @@ def test_function_that_has_closed_over_the_network_is_refused() -> None:
     seen: list[Any] = []
     harmless[1].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
     assert len(find_scalings(harmless, x).groups) == 1
+
+
+class Positions(nn.Module):
+    """Adds one row of a table to each position, as many as there are."""
+
+    def __init__(self, odd: bool) -> None:
+        super().__init__()
+        self.words, self.table = nn.Embedding(9, 4), nn.Parameter(torch.randn(12, 4))
+        self.layers = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+        self.odd = odd
+
+    def forward(self, ids: Tensor) -> Tensor:
+        words = self.words(ids)
+        return self.layers((words.tanh() if self.odd else words) + self.table[: ids.shape[1]])
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("find", [find_scalings, find_flips])
+def test_rows_that_the_example_does_not_read_follow_the_others(find: Any, odd: bool) -> None:
+    """Else a longer input, which reads them, would give other outputs."""
+    torch.manual_seed(0)
+    model = Positions(odd).double()
+    found = find(model, torch.randint(9, (2, 5)))
+    follows = any(slot.name == "table" for group in found.groups for slot in group.slots)
+    assert follows == (not odd or find is find_flips)
+    for length in (5, 12):
+        elements = found.sample(torch.Generator().manual_seed(0))
+        other = torch.randint(9, (2, length))
+        assert verify(model, found, elements, other).deviation <= 1e-12
+
+
+class Highway(nn.Module):
+    """Units meet themselves again: t·b(h) + (1 − t)·h."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.g = nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(5, 4)
+        self.c = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, t = self.a(x).relu(), self.g(x).sigmoid()
+        return self.c(t * self.b(h) + (1 - t) * h)
+
+
+def test_units_that_are_tied_twice_are_found_once() -> None:
+    """Tying what is one already made a circle, and the search never came back."""
+    torch.manual_seed(0)
+    model, x = Highway().double(), torch.randn(3, 5, dtype=torch.float64)
+    found = find_permutations(model, x)
+    assert [group.size for group in found.groups] == [4]
+    elements = found.sample(torch.Generator().manual_seed(0))
+    assert verify(model, found, elements, x).deviation <= 1e-12

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatmin.symmetry import find_flips, find_scalings, verify
+from flatmin.symmetry import find_flips, find_permutations, find_scalings, verify
 
 # From a step's own layers, the present tensor and an earlier one.
 Step = Callable[[nn.ModuleDict, Tensor, Tensor, Tensor], Tensor]
@@ -69,7 +69,7 @@ class Random(nn.Module):
 
 @pytest.mark.slow
 def test_whatever_is_offered_keeps_the_function() -> None:
-    offered = {find_scalings: 0, find_flips: 0}
+    offered = {find_scalings: 0, find_permutations: 0, find_flips: 0}
     for seed in range(SEEDS):
         torch.manual_seed(seed)
         model = Random(seed).double()
@@ -86,4 +86,10 @@ def test_whatever_is_offered_keeps_the_function() -> None:
     assert all(count > SEEDS // 10 for count in offered.values()), offered
 
 
-SEEDS = 12
+SEEDS = 25
+
+
+@pytest.mark.slow
+def test_the_same_on_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.SEEDS", 100)
+    test_whatever_is_offered_keeps_the_function()

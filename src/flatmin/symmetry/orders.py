@@ -64,8 +64,8 @@ class OrderWalk(Walk):
         for one, other in differing(a, b):
             if FIXED in (one, other):
                 self.stop(torch.tensor(max(one, other), device="cpu"), node, reason)
-            else:
-                self._parents[self.root(one)] = self.root(other)
+            elif (child := self.root(one)) != (parent := self.root(other)):
+                self._parents[child] = parent
         return torch.maximum(a, b)
 
     def one_for(self, units: Tensor, axes: Sequence[int], node: fx.Node) -> Tensor | None:

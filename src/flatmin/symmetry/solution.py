@@ -47,7 +47,7 @@ from flatmin.symmetry.laws import (
     Softmax,
 )
 from flatmin.symmetry.moves import move
-from flatmin.symmetry.numbering import distinct
+from flatmin.symmetry.numbering import FIXED, ZERO, distinct
 from flatmin.symmetry.slots import Slot
 from flatmin.symmetry.trace import Trace
 from flatmin.symmetry.walk import Given, Kind, named_by
@@ -81,23 +81,60 @@ class Factors(FactorWalk):
     def __init__(self, kind: Kind, traced: Trace):
         super().__init__(traced, 2 if kind == "flip" else 0)
         self.kind = kind
+        self._met: set[int] = set()
 
     def apply(self, law: Law, node: fx.Node, given: Given) -> object:
         """Apply the rule of a law."""
-        return RULES[type(law)](self, law, node, given)
+        found = RULES[type(law)](self, law, node, given)
+        if not isinstance(law, Move | Pick | Lookup):  # these may leave entries behind
+            for units in self._entering(node):
+                self._met.update(distinct(units).tolist())
+        return found
+
+    def _entering(self, node: fx.Node) -> Iterator[Tensor]:
+        """The units of all that an operation computes with."""
+        for source in node.all_input_nodes:
+            if (name := self.name(source)) is not None:
+                yield from (units for _, units in self.forms.get(name, ()))
+            elif (units := self._units.get(source)) is not None:
+                yield from units if isinstance(units, tuple | list) else [units]
 
     def found(self) -> tuple[tuple[Group, ...], tuple[Stop, ...]]:
         """Solve the equations."""
-        solved = self.system.copy()
-        for rows, _, _ in self.kept:
-            for row in rows:
-                solved.add(row)
-        place = dict(_places(self, solved))
+        self._keep_tables()
+        solved = self._solved()
+        place = dict(_places(self, solved, self._read(solved)))
         slots: dict[int, list[Slot]] = defaultdict(list)
         for name, form in self.forms.items():
             for birth, slot in _slots(name, form, self.offsets.get(name, 0.0), solved, place):
                 slots[birth].append(slot)
         return tuple(self._groups(solved, place, slots)), tuple(self._stops(solved))
+
+    def _solved(self) -> Exponents:
+        solved = self.system.copy()
+        for rows, _, _ in self.kept:
+            for row in rows:
+                solved.add(row)
+        return solved
+
+    def _read(self, solved: Exponents) -> set[int]:
+        """Free units that were computed with."""
+        return {free for unit in self._met for free in solved.value(unit)}
+
+    def _keep_tables(self) -> None:
+        """Let the rows of a table that are left behind follow: a longer input may read them."""
+        solved = self._solved()
+        read = self._read(solved)
+        for name, form in self.forms.items():
+            for _, units in form:
+                known = [u for u in distinct(units).tolist() if solved.value(u).keys() <= read]
+                met = torch.isin(units, torch.tensor([ZERO, FIXED, *known], device="cpu"))
+                for axis in range(units.ndim):
+                    lines = met.movedim(axis, 0).reshape(units.shape[axis], -1).any(1)
+                    if bool(lines.any()) and not bool(lines.all()):
+                        one = units.narrow(axis, int(lines.int().argmax()), 1)
+                        reason = "other inputs may read more of it than the example does"
+                        self.keep([(1, units), (-1, one)], name, reason)
 
     def _groups(
         self, solved: Exponents, place: dict[int, tuple[int, int]], slots: dict[int, list[Slot]]
@@ -106,7 +143,7 @@ class Factors(FactorWalk):
         makers: dict[int, dict[str, None]] = defaultdict(dict)
         for birth in self.births:
             for unit in range(birth.first, birth.first + birth.size):
-                for free in solved.value(unit):
+                for free in solved.value(unit).keys() & place.keys():
                     members[place[free][0]].add(unit)
                     if birth.produced:
                         makers[place[free][0]][birth.layer] = None
@@ -146,9 +183,11 @@ class Factors(FactorWalk):
         yield from found
 
 
-def _places(walk: FactorWalk, solved: Exponents) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Every free unit, with its group and its number in it."""
-    used = {
+def _places(
+    walk: FactorWalk, solved: Exponents, read: set[int]
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Every free unit that is read, with its group and its number in it."""
+    used = read & {
         free
         for form in walk.forms.values()
         for _, units in form
@@ -173,6 +212,8 @@ def _slots(
         for row, unit in enumerate(numbers.tolist()):
             seen: dict[tuple[int, Number], int] = defaultdict(int)
             for free, times in (solved.value(unit) if unit > 1 else {}).items():
+                if free not in place:
+                    continue
                 group, index = place[free]
                 power = solved.reduced(count * times)
                 if not power:
