@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +20,9 @@ class Scale(Protocol):
     It sees each tensor whole, under the name that the parameter has. One that works number by
     number may say so by a method ``alike(name)``, whose answer, hashable, is equal for parameters
     that are scaled by one and the same function: optimizers then cut large tensors and stack small
-    ones, and show the scale one name of those that are alike.
+    ones, and show the scale one name of those that are alike. If it also has ``is_one(name)``,
+    whether T is one there, and ``write(weights, room)``, which puts the diagonal for such tensors
+    into tensors of their shapes, no memory is allocated for it.
     """
 
     def __call__(self, params: Params, *, leading: int = 0) -> dict[str, Tensor]:
@@ -55,6 +58,15 @@ class Identity:
     def alike(self, name: str) -> bool:
         """All parameters are."""
         return True
+
+    def is_one(self, name: str) -> bool:
+        """T is one everywhere."""
+        return True
+
+    def write(self, weights: Sequence[Tensor], room: Sequence[Tensor]) -> None:
+        """Write ones."""
+        for t in room:
+            t.fill_(1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,20 @@ class Elementwise:
     def alike(self, name: str) -> bool:
         """Biases are, where they are not scaled, and all others."""
         return self.biases or not is_bias(name)
+
+    def is_one(self, name: str) -> bool:
+        """T is one on biases, where they are not scaled."""
+        return not self.alike(name)
+
+    def write(self, weights: Sequence[Tensor], room: Sequence[Tensor]) -> None:
+        """Write ``|w| + eta``."""
+        torch._foreach_copy_(list(room), list(weights))
+        torch._foreach_abs_(list(room))
+        if isinstance(self.eta, Tensor):
+            for t in room:
+                t.add_(self.eta)
+        elif self.eta:
+            torch._foreach_add_(list(room), self.eta)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from cases import OTHERS_SLOWLY, VARIANTS
 from flatmin.ball import Ball
-from flatmin.optim import SAM, _fused, _pieces
+from flatmin.optim import SAM, _cut, _fused, _pieces
+from flatmin.optim._workspace import Workspace
 from flatmin.scale import Elementwise, Filterwise, Layerwise
 
 # Large and small, of one shape and of many, contiguous and not, weights and biases.
@@ -87,7 +88,7 @@ def test_the_parameters_are_cut_in_every_way() -> None:
     """Otherwise the tests here would not test what they say."""
     pairs = [(name, w, w.grad) for name, w in parameters() if w.grad is not None]
     with torch.no_grad():
-        pieces = list(_pieces.cut(Ball(1.0, 2.0, Elementwise()), 1.0, pairs))
+        pieces = list(_cut.cut(Ball(1.0, 2.0, Elementwise()), 1.0, pairs, Workspace()))
     stacks = [piece for piece in pieces if isinstance(piece, _pieces.Stack)]
     assert len(stacks) == 2  # weights and biases, never together
     flats = [

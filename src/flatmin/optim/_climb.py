@@ -16,10 +16,12 @@ from torch import Tensor
 from flatmin import _tree as tree
 from flatmin.ball import Ball
 from flatmin.optim import _sharded
+from flatmin.optim._cut import cut
 from flatmin.optim._gradients import Groups, finite_here
-from flatmin.optim._pieces import Piece, cut
+from flatmin.optim._pieces import Piece
 from flatmin.optim._report import StepReport, report
 from flatmin.optim._restore import Saved
+from flatmin.optim._workspace import Workspace
 
 _Parts = dict[_sharded.Spread | None, list[Tensor]]
 
@@ -56,7 +58,7 @@ def squared_norm(groups: Groups) -> float:
     """Squared Euclidean norm of all gradients together, over all processes that share them."""
     grads = [(p, p.grad) for group in groups for p in group["params"] if p.grad is not None]
     pairs = [(str(i), p, grad) for i, (p, grad) in enumerate(grads)]
-    _, norm = _supports(list(cut(Ball(1.0), 1.0, pairs)), careful=True)
+    _, norm = _supports(list(cut(Ball(1.0), 1.0, pairs, Workspace())), careful=True)
     return float(norm.double().square().item())
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import sys
 from collections.abc import Callable, Hashable
 from types import FunctionType
 from typing import Any
@@ -21,36 +20,12 @@ from torch import Tensor
 from flatmin import _tree as tree
 from flatmin.ball import Ball
 from flatmin.optim._restore import Saved
-
-# Of a memory block: the gradient, and the handle through which the uses are counted.
-_OWN_USES = 2
+from flatmin.optim._spare import is_spare
 
 _numbers = itertools.count()
 
 # Below this, calling a compiled function costs more than it saves.
 _WORTH_IT = 1 << 17
-
-
-def is_held(param: Tensor) -> bool:
-    """Whether anybody but the parameter itself refers to its gradient."""
-    return sys.getrefcount(param.grad) > _unheld()
-
-
-@functools.cache
-def _unheld() -> int:
-    """References that the interpreter counts to a gradient that nobody holds."""
-    param = torch.nn.Parameter(torch.zeros(1))
-    param.grad = torch.zeros(1)
-    return sys.getrefcount(param.grad)
-
-
-def is_shared(grad: Tensor) -> bool:
-    """Whether the memory of a gradient is somebody else's too, such as a bucket of DDP."""
-    storage = grad.untyped_storage()
-    return bool(
-        torch._C._storage_Use_Count(storage._cdata) > _OWN_USES
-        or storage.nbytes() != grad.numel() * grad.element_size()
-    )
 
 
 def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
@@ -62,8 +37,7 @@ def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
         ball.p in (2.0, math.inf)
         and weight.numel() >= _WORTH_IT
         and weight.is_floating_point()
-        and weight.dtype == grad.dtype
-        and not is_shared(grad)
+        and is_spare(grad, weight)
         and not torch.equal(_sample(weight), _sample(grad))
     )
 

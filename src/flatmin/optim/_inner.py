@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from flatmin.optim import _sharded
 
-# Below so many numbers tensors are joined, so that one operation serves many of them.
-_SMALL = 1 << 16
+# Below so many numbers tensors are joined, so that one operation serves many of them; so few at a
+# time that a CPU has memory for them at hand.
+_SMALL, _JOINED = 1 << 12, 1 << 13
 
 
 def inner(params: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
@@ -43,14 +44,25 @@ def _inner(
         else:
             parts.setdefault(where, []).append(torch.dot(x, y))
     for (where, _), pairs in small.items():
-        x, y = (torch.cat(column) for column in zip(*pairs, strict=True))
-        parts.setdefault(where, []).append(torch.dot(x, y))
+        for some in _portions(pairs):
+            x, y = (torch.cat(column) for column in zip(*some, strict=True))
+            parts.setdefault(where, []).append(torch.dot(x, y))
     return sum(
         _sharded.combine(
             torch.stack([part.to(found[0].device) for part in found]).double().sum(), where, 1.0
         ).item()
         for where, found in parts.items()
     )
+
+
+def _portions(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    some: list[tuple[Tensor, Tensor]] = []
+    for x, y in pairs:
+        if some and sum(t.numel() for t, _ in some) + x.numel() > _JOINED and x.is_cpu:
+            yield some
+            some = []
+        some.append((x, y))
+    yield some
 
 
 def _flat(t: Tensor, *, wide: bool) -> Tensor:

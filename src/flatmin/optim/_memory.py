@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flatmin.optim import _sharded
-from flatmin.optim._pieces import clones
 from flatmin.optim._several import Several
+from flatmin.optim._spare import is_own
+from flatmin.optim._workspace import clones
 
 
 class Memory:
@@ -55,6 +56,13 @@ class Memory:
 def gradients_of(params: Sequence[Tensor]) -> dict[Tensor, Tensor]:
     """The gradients that there are, each spread over processes as its parameter is."""
     return {p: _sharded.summed(p.grad.detach(), p) for p in params if p.grad is not None}
+
+
+def own_gradients(params: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+    """The same to be written to: in their own memory, or copied where somebody looks at them."""
+    seen = {p for p in params if p.grad is not None and not is_own(p)}
+    found = gradients_of(params)
+    return found | copied({p: g for p, g in found.items() if p in seen}, {})
 
 
 def copied(new: dict[Tensor, Tensor], old: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from flatmin.optim import _fused, _sharded
+from flatmin.optim import _sharded
 from flatmin.optim._in_ball import InBall
 from flatmin.optim._inner import inner
-from flatmin.optim._memory import copied, gradients_of, locals_of
+from flatmin.optim._memory import locals_of, own_gradients
 
 
 class TwoGradients(InBall, ABC):
@@ -24,7 +24,10 @@ class TwoGradients(InBall, ABC):
 
     @abstractmethod
     def _mix(self, params: list[Tensor], g: list[Tensor], s: list[Tensor]) -> None:
-        """Change the second gradients ``s``, given the first ones ``g``: this process's parts."""
+        """Change the second gradients ``s``, given the first ones ``g``: this process's parts.
+
+        The first ones are this variant's own, and may be changed too.
+        """
 
     @contextmanager
     def _combine(self) -> Iterator[None]:
@@ -38,11 +41,9 @@ class TwoGradients(InBall, ABC):
                 self._mix(both, g, s)
 
     def _first(self) -> dict[Tensor, Tensor]:
-        """The gradients of the first pass; what others will write to is copied."""
+        """The gradients of the first pass, to be written to: copied where others look at them."""
         inside = [p for group in self.param_groups if self._climbs(group) for p in group["params"]]
-        first = gradients_of(inside)
-        shared = {p: g for p, g in first.items() if _fused.is_shared(_sharded.local(g))}
-        return first | copied(shared, {})
+        return own_gradients(inside)
 
     def _second(self, params: Sequence[Tensor]) -> list[Tensor]:
         """The gradients of the second pass, to be written to."""

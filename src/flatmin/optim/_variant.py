@@ -16,11 +16,13 @@ from torch.optim import Optimizer
 from flatmin.ball import Ball
 from flatmin.optim import _gradients as gradients
 from flatmin.optim._climb import ascend
+from flatmin.optim._cut import names_of, pieces_of
 from flatmin.optim._due import Due, check_when
-from flatmin.optim._pieces import Piece, names_of, pieces_of
+from flatmin.optim._pieces import Piece
 from flatmin.optim._replay import Replay
 from flatmin.optim._restore import Saved
 from flatmin.optim._visit import Visit
+from flatmin.optim._workspace import Workspace
 from flatmin.optim._wrapper import check_model, checked_base
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
@@ -107,6 +109,7 @@ class Variant(Due, ABC):
     def _climb(self, saved: Saved) -> None:
         """Shift the weights, unless the gradient is not finite or the step is not due."""
         visit, states = self._visit, self.state
+        self._workspace.begin()
         pieces: list[Piece] = []
         outside = []
         for group in self.param_groups:
@@ -122,17 +125,35 @@ class Variant(Due, ABC):
                 ball,
                 self._sign(group),
                 self._names(group),
+                self._workspace,
                 fused=self.fused,
             )
         visit.report, failure = ascend(pieces, outside, self.param_groups, saved)
         visit.failure = failure or visit.failure
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the replay, which hangs on the model that this instance knows."""
-        return {key: value for key, value in super().__getstate__().items() if key != "_replay"}
+        """Everything but the replay, which hangs on the model, and room that is made anew."""
+        left = {"_replay", "_workspace"}
+        return {key: value for key, value in super().__getstate__().items() if key not in left}
+
+    def free_workspace(self) -> None:
+        """Give back the memory that is kept between steps on a CPU; the next step takes it again.
+
+        Raises:
+            RuntimeError: If called inside ``perturbed()``, where the old weights are in it.
+
+        Example:
+            >>> import torch
+            >>> from flatmin import SAM
+            >>> x = torch.nn.Parameter(torch.ones(1))
+            >>> SAM(torch.optim.SGD([x], lr=0.1)).free_workspace()
+        """
+        self._refuse_inside("free_workspace()")
+        self._workspace.clear()
 
     def _adopt(self, base: Optimizer) -> None:
         super()._adopt(base)
+        self._workspace = Workspace()
         self._replay = Replay(self.model) if self.model is not None else None
 
     def _complete_groups(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flatmin.optim._in_ball import InBall
-from flatmin.optim._memory import Memory, copied, gradients_of, locals_of
+from flatmin.optim._memory import Memory, gradients_of, locals_of, own_gradients
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale
@@ -85,12 +85,10 @@ class FriendlySAM(InBall):
     def _directions(
         self, params: Sequence[Tensor], states: Mapping[Tensor, Any]
     ) -> list[Tensor | None]:
-        g = gradients_of(params)
-        means = {p: m for p in g if (m := states.get(p, {}).get("sam_mean")) is not None}
-        d = copied({p: t for p, t in g.items() if p not in means}, {})
+        d = own_gradients(params)
+        means = {p: m for p in d if (m := states.get(p, {}).get("sam_mean")) is not None}
         if means:
-            new = torch._foreach_sub(locals_of(g[p] for p in means), locals_of(means.values()))
-            d.update(zip(means, new, strict=True))
+            torch._foreach_sub_(locals_of(d[p] for p in means), locals_of(means.values()))
         self._visit.aside.update(d)
         return [d.get(p) for p in params]
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flatmin.optim._inner import inner
+from flatmin.optim._stretches import stretches
 from flatmin.optim._two_gradients import TwoGradients
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
@@ -83,5 +84,6 @@ class GSAM(TwoGradients):
     def _mix(self, params: list[Tensor], g: list[Tensor], s: list[Tensor]) -> None:
         square = inner(params, s, s)
         along = inner(params, g, s) / square if square else 0.0
-        torch._foreach_mul_(s, 1.0 + self.alpha * along)
-        torch._foreach_add_(s, g, alpha=-self.alpha)
+        for some_s, some_g in stretches(s, g):
+            torch._foreach_mul_(some_s, 1.0 + self.alpha * along)
+            torch._foreach_add_(some_s, some_g, alpha=-self.alpha)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flatmin.optim._memory import locals_of
+from flatmin.optim._stretches import stretches
 from flatmin.optim._two_gradients import TwoGradients
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
@@ -88,16 +89,20 @@ class WSAM(TwoGradients):
 
     def _mix(self, params: list[Tensor], g: list[Tensor], s: list[Tensor]) -> None:
         c = self.gamma / (1.0 - self.gamma)
-        if self.decoupled:
-            rise = torch._foreach_sub(s, g)
-            torch._foreach_mul_(rise, c)
-            self._visit.aside.update(zip(params, rise, strict=True))
-            torch._foreach_mul_(s, 0.0)  # what is not finite stays so, and is noticed
-            torch._foreach_add_(s, g)
-            self._visit.sizes = _sizes(params)
-        else:
-            torch._foreach_mul_(s, c)
-            torch._foreach_add_(s, g, alpha=1.0 - c)
+        if not self.decoupled:
+            for some_s, some_g in stretches(s, g):
+                torch._foreach_mul_(some_s, c)
+                torch._foreach_add_(some_s, some_g, alpha=1.0 - c)
+            return
+        for some_s, some_g in stretches(s, g):  # which change places, but for the difference
+            first = self._workspace.room("direction", some_g, some_g[0].dtype)
+            torch._foreach_copy_(first, some_g)
+            torch._foreach_sub_(some_g, some_s)
+            torch._foreach_mul_(some_g, -c)
+            torch._foreach_mul_(some_s, 0.0)  # what is not finite stays so, and is noticed
+            torch._foreach_add_(some_s, first)
+        self._visit.aside.update(zip(params, g, strict=True))
+        self._visit.sizes = _sizes(params)
 
     def _step(self) -> None:
         rise = dict(self._visit.aside)

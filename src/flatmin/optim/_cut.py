@@ -1,0 +1,176 @@
+"""The parameters of a group, cut into pieces.
+
+On a CPU large tensors are cut into pieces that stay in the cache meanwhile: the memory is walked
+once, not once per operation. Small tensors share a piece, so that an operation is dispatched once
+for many of them; on an accelerator all tensors do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flatmin.ball import Ball
+from flatmin.optim import _fused, _in_place, _sharded
+from flatmin.optim._pieces import Alike, Fused, Piece, Stack
+from flatmin.optim._spare import is_held, is_spare
+from flatmin.optim._stretches import STRETCH, are_flat, flat, stretches
+from flatmin.optim._workspace import Workspace
+
+# So many small tensors of one shape are copied into one to be worked on.
+_STACK = 4
+
+Pairs = list[tuple[str, Tensor, Tensor]]
+"""Names, parameters and gradients."""
+
+
+class _Kind(NamedTuple):
+    """What small tensors must have in common; None where it does not matter."""
+
+    spread: _sharded.Spread | None
+    device: torch.device
+    dtype: torch.dtype
+    in_place: bool
+    spare: bool = False
+    scaling: Hashable = None
+    shape: torch.Size | None = None
+
+
+def pieces_of(
+    params: Sequence[Tensor],
+    directions: Callable[[], Sequence[Tensor | None]],
+    ball: Ball,
+    sign: float,
+    names: list[str | None],
+    workspace: Workspace,
+    *,
+    fused: bool,
+) -> list[Piece]:
+    """What has a direction among the parameters of a group, cut for the climb."""
+    pairs: Pairs = []
+    free: set[str] = set()
+    taken: set[str] = set()
+    # What somebody else looks at must stay what it is: a gradient that the user holds, or a
+    # direction that is none.
+    held = [is_held(p) for p in params]
+    for i, (name, p, g) in enumerate(zip(names, params, directions(), strict=True)):
+        # Two models that share an optimizer may have names in common.
+        known = name if name and name not in taken else f"{i}.{name or ''}"
+        taken.add(known)
+        if g is not None:
+            pairs.append((known, p, g))
+            if not held[i] and g is p.grad:
+                free.add(known)
+    return list(cut(ball, sign, pairs, workspace, free=free, fused=fused))
+
+
+def names_of(group: dict[str, Any], model: nn.Module | None) -> list[str | None]:
+    """The name of each parameter of a group: the base's, else the model's, else None."""
+    if "param_names" in group:
+        return list(group["param_names"])
+    if model is None:
+        return [None] * len(group["params"])
+    known = {id(p): name for name, p in model.named_parameters(remove_duplicate=False)}
+    return [known.get(id(p)) for p in group["params"]]
+
+
+def cut(
+    ball: Ball,
+    sign: float,
+    pairs: Pairs,
+    workspace: Workspace,
+    *,
+    free: Collection[str] = (),
+    fused: bool = False,
+) -> Iterator[Piece]:
+    """Cut the parameters of one group into pieces.
+
+    A scale that says which parameters it treats alike, number by number, may see them cut up and
+    stacked; another one sees each whole, by its own name.
+
+    Args:
+        ball: The neighbourhood.
+        sign: Which way to climb.
+        pairs: What to cut.
+        workspace: Memory to work in.
+        free: Names of parameters whose gradients nobody else refers to.
+        fused: Whether such parameters may be fused.
+    """
+    alike: Callable[[str], Hashable] | None = getattr(ball.scale, "alike", None)
+    small: dict[_Kind, Pairs] = {}
+    for name, w, g in _local(pairs):
+        spread = _sharded.spread(w)
+        whole = w if spread is None else None
+        w, g = _sharded.local(w), _sharded.local(g)
+        in_place = _in_place.suits(ball, w, g)
+        spare = name in free and is_spare(g, w)
+        if alike is None:
+            _sharded.refuse_parts(spread, ball.scale)
+        elif fused and name in free and _fused.suits(ball, w, g) and are_flat(w, g):
+            flats = {name: flat(w)}, {name: flat(g)}
+            yield Fused(ball, sign, spread, workspace, *flats, whole)
+            continue
+        elif w.is_cpu and w.numel() > STRETCH and are_flat(w, g):
+            for (part_w,), (part_g,) in stretches([w], [g]):
+                part = (ball, sign, spread, workspace, {name: part_w}, {name: part_g}, whole)
+                yield Alike(*part, spare=spare) if in_place else Piece(*part)
+                whole = None
+            continue
+        kind = _Kind(spread, w.device, w.dtype, in_place)
+        if in_place and alike is not None:
+            kind = _Kind(*kind[:4], spare, alike(name), w.shape)
+        small.setdefault(kind, []).append((name, w, g))
+    yield from _share(ball, sign, workspace, small)
+
+
+def _local(pairs: Pairs) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """With gradients that are dense, and summed over processes."""
+    for name, w, g in pairs:
+        g = _sharded.summed(g, w)
+        yield name, w, g.to_dense() if g.is_sparse else g
+
+
+def _share(
+    ball: Ball, sign: float, workspace: Workspace, small: dict[_Kind, Pairs]
+) -> Iterator[Piece]:
+    """Stack what is of one shape; on an accelerator, or if shapes differ, make lists."""
+    lists: dict[_Kind, Pairs] = {}
+    is_one: Callable[[str], bool] = getattr(ball.scale, "is_one", lambda name: False)
+    for kind, pairs in small.items():
+        # A stack pays where several operations share it.
+        plain = ball.p == 2.0 and is_one(pairs[0][0])
+        if kind.shape is None or plain or len(pairs) < _STACK or not kind.shape.numel():
+            lists.setdefault(kind._replace(shape=None), []).extend(pairs)
+            continue
+        for part in _portions(pairs):
+            yield Stack(ball, sign, kind.spread, workspace, *_columns(part))
+    for kind, pairs in lists.items():
+        # An empty part of a sharded tensor still has to take part in what its processes agree on.
+        full = [pair for pair in pairs if pair[1].numel()]
+        if not kind.in_place or not full:
+            yield Piece(ball, sign, kind.spread, workspace, *_columns(full))
+            continue
+        for part in _portions(full):
+            columns = _columns(part)
+            yield Alike(ball, sign, kind.spread, workspace, *columns, spare=kind.spare)
+
+
+def _portions(pairs: Pairs) -> Iterator[Pairs]:
+    """As many at a time as one piece may have numbers."""
+    portion: Pairs = []
+    numbers = 0
+    for pair in pairs:
+        if portion and numbers + pair[1].numel() > STRETCH:
+            yield portion
+            portion, numbers = [], 0
+        portion.append(pair)
+        numbers += pair[1].numel()
+    yield portion
+
+
+def _columns(pairs: Pairs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Parameters and gradients, by name."""
+    return {name: w for name, w, _ in pairs}, {name: g for name, _, g in pairs}

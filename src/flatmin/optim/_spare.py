@@ -1,0 +1,63 @@
+"""Gradients in whose memory the old weights may stand when the direction is known."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+import torch
+from torch import Tensor
+
+from flatmin.optim import _sharded
+
+# Of a memory block: the gradient, and the handle through which the uses are counted.
+_OWN_USES = 2
+
+
+def is_held(param: Tensor) -> bool:
+    """Whether anybody but the parameter itself refers to its gradient: by name, or in a graph."""
+    held, used = _unheld()
+    return sys.getrefcount(param.grad) > held or _uses(param.grad) > used
+
+
+@functools.cache
+def _unheld() -> tuple[int, int]:
+    """What is counted of a gradient that nobody holds."""
+    param = torch.nn.Parameter(torch.zeros(1))
+    param.grad = torch.zeros(1)
+    return sys.getrefcount(param.grad), _uses(param.grad)
+
+
+def _uses(grad: Tensor | None) -> int:
+    return grad._use_count() if grad is not None and hasattr(grad, "_use_count") else 0
+
+
+def is_shared(grad: Tensor) -> bool:
+    """Whether the memory of a gradient is somebody else's too, such as a bucket of DDP."""
+    storage = grad.untyped_storage()
+    return bool(
+        torch._C._storage_Use_Count(storage._cdata) > _OWN_USES
+        or storage.nbytes() != grad.numel() * grad.element_size()
+    )
+
+
+def is_own(param: Tensor) -> bool:
+    """Whether nobody else looks at a gradient, so that it may be written to when it is spent."""
+    # No name for the gradient here, which would count as one more who looks.
+    if param.grad is None or is_held(param):
+        return False
+    return _is_ordinary(_sharded.local(param.grad))
+
+
+def is_spare(grad: Tensor, weight: Tensor) -> bool:
+    """Whether an unheld gradient has memory of its own in which the weight fits."""
+    return type(grad) is Tensor and grad.dtype == weight.dtype and _is_ordinary(grad)
+
+
+def _is_ordinary(grad: Tensor) -> bool:
+    return (
+        grad.layout == torch.strided
+        and not grad.requires_grad
+        and not grad.is_inference()
+        and not is_shared(grad)
+    )
