@@ -1,9 +1,16 @@
 """What a SAM step costs beyond its two gradients: the climb and the way back.
 
 Times climb + restore alone, without a model, on the parameter set of WRN-28-10 and on one of many
-small tensors, beside pytorch-optimizer's SAM, a loop over parameters in the style of the published
+small tensors, beside pytorch-optimizer's SAM, two loops over parameters in the style of published
 code, and the limit: copies of all parameters, timed in the same run. The contenders take turns, so
-that a busy machine slows all of them; the medians are reported.
+that a busy machine slows all of them; the medians are reported. Fresh pages, which the system has
+to find and to clear, are counted beside it, in a process for each contender: how dear they are is
+the machine's mood, how many is not.
+
+The loops are ours, after what the code does: that of github.com/davda54/sam clones the weights and
+copies them back ("published loop"); that of github.com/SamsungLabs/ASAM works in the gradients,
+keeps the shift in a buffer, and goes back by subtracting it, which gives other bits than there were
+("shifting loop").
 
     python benchmarks/step_cost.py             # writes docs/results/step_cost.json and .png
     python benchmarks/step_cost.py --draw      # draws the figure again from the JSON
@@ -14,10 +21,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import platform
+import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +36,7 @@ from torch import Tensor
 
 from flatmin import ASAM, SAM
 from flatmin.models import WideResNet
+from flatmin.record.provenance import provenance
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "step_cost"
 
@@ -54,6 +65,9 @@ def wrn_28_10() -> Named:
 
 def many_small() -> Named:
     return [(f"{i}.weight", torch.nn.Parameter(torch.randn(64, 64))) for i in range(300)]
+
+
+SETS: dict[str, Callable[[], Named]] = {"WRN-28-10": wrn_28_10, "many small": many_small}
 
 
 def ours(named: Named, kind: type, **options: Any) -> Action:
@@ -94,6 +108,35 @@ def published_loop(named: Named, adaptive: bool, rho: float, between: Action = n
     return action
 
 
+def shifting_loop(named: Named, adaptive: bool, rho: float, between: Action = nothing) -> Action:
+    """One parameter at a time, in the gradients and in one buffer each; back by subtraction."""
+    params = [p for _, p in named]
+    buffers = [torch.empty_like(p) for p in params]
+
+    @torch.no_grad()
+    def action() -> None:
+        norms = []
+        for p, buffer in zip(params, buffers, strict=True):
+            assert p.grad is not None
+            if adaptive:
+                buffer.copy_(p).abs_().add_(0.01)
+                p.grad.mul_(buffer)
+            norms.append(p.grad.norm(p=2))
+        length = rho / (torch.stack(norms).norm(p=2) + 1e-16)
+        for p, buffer in zip(params, buffers, strict=True):
+            assert p.grad is not None
+            if adaptive:
+                p.grad.mul_(buffer)
+            buffer.copy_(p.grad).mul_(length)
+            p.add_(buffer)
+            p.grad = None
+        between()
+        for p, buffer in zip(params, buffers, strict=True):
+            p.sub_(buffer)
+
+    return action
+
+
 def pytorch_optimizer(
     named: Named, adaptive: bool, rho: float, foreach: bool, between: Action = nothing
 ) -> Action:
@@ -125,13 +168,15 @@ def contenders(named: Named) -> dict[str, Action]:
             f"{name}, p = ∞": ours(named, kind, **inf),
             f"{name}, p = ∞, fused": ours(named, kind, **inf, fused=True),
             f"{name}, published loop": published_loop(named, adaptive, rho),
+            f"{name}, shifting loop": shifting_loop(named, adaptive, rho),
             f"{name}, pytorch-optimizer": pytorch_optimizer(named, adaptive, rho, False),
             f"{name}, pytorch-optimizer foreach": pytorch_optimizer(named, adaptive, rho, True),
         }
     return table
 
 
-def measure(named: Named, repeats: int) -> dict[str, Any]:
+def measure(title: str, repeats: int) -> dict[str, Any]:
+    named = SETS[title]()
     params = [p for _, p in named]
     grads = [torch.randn_like(p) for p in params]
     target = [torch.empty_like(p) for p in params]
@@ -145,7 +190,7 @@ def measure(named: Named, repeats: int) -> dict[str, Any]:
     for turn in range(-2, repeats):  # two turns to warm up
         for name, action in table.items():
             for p, grad in zip(params, grads, strict=True):
-                p.grad = fresh(grad) if name.endswith("fused") else grad
+                p.grad = fresh(grad) if is_own(name) else grad
             start = time.perf_counter()
             action()
             if turn >= 0:
@@ -157,6 +202,9 @@ def measure(named: Named, repeats: int) -> dict[str, Any]:
         "numbers": sum(p.numel() for p in params),
         "bandwidth_gb_per_s": 2 * size / medians["copy"] / 1e9,
         "seconds": medians,
+        "fresh_pages": count_pages(
+            title, [n for n in table if n != "copy"], torch.get_num_threads()
+        ),
         "copies": {name: value / medians["copy"] for name, value in medians.items()},
         "ratios": {
             f"{kind}{mode}": medians[f"{kind}{mode}"]
@@ -172,8 +220,38 @@ def fresh(grad: Tensor) -> Tensor:
     return grad.clone()
 
 
+def is_own(name: str) -> bool:
+    """Whether a contender writes to the gradients, and so has to be given some of its own."""
+    return not is_peer(name) or "shifting" in name
+
+
 def is_peer(name: str) -> bool:
-    return "published" in name or "pytorch-optimizer" in name
+    return "loop" in name or "pytorch-optimizer" in name
+
+
+def fresh_pages(title: str, name: str, threads: int) -> int:
+    """Pages that one climb and restore makes the system find, once all is warm."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    named = SETS[title]()
+    action = contenders(named)[name]
+    source = [torch.randn_like(p) for _, p in named]
+    counts = []
+    for _ in range(9):
+        for (_, p), grad in zip(named, source, strict=True):
+            p.grad = fresh(grad)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        action()
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return int(statistics.median(counts[3:]))
+
+
+def count_pages(title: str, names: Sequence[str], threads: int) -> dict[str, int]:
+    """The same for all, each in a process of its own: malloc goes by what was freed before."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as pool:
+        tasks = {name: pool.submit(fresh_pages, title, name, threads) for name in names}
+        return {name: task.result() for name, task in tasks.items()}
 
 
 def draw(record: dict[str, Any]) -> None:
@@ -189,16 +267,20 @@ def draw(record: dict[str, Any]) -> None:
         values = [numbers["copies"][name] for name in names]
         colors = ["0.65" if is_peer(name) else "#1b7837" for name in names]
         axis.barh(names, values, color=colors)
-        for y, value in enumerate(values):
-            axis.text(value, y, f" {value:.1f}", va="center", fontsize=9)
+        for y, (name, value) in enumerate(zip(names, values, strict=True)):
+            words = f" {value:.1f}"
+            if pages := numbers["fresh_pages"][name]:
+                words += f", {pages:,} pages"
+            axis.text(value, y, words, va="center", fontsize=8)
         axis.axvline(3.5, color="k", lw=0.8, ls=":")
-        axis.set_xlim(0, max(values) * 1.12)
+        axis.set_xlim(0, max(values) * 1.4)
         axis.set_xlabel("climb + restore, in copies of all parameters")
         axis.set_title(
             f"{title}\n{numbers['tensors']} tensors, {numbers['numbers']:,} numbers", fontsize=10
         )
     figure.suptitle(
-        f"flatmin (green) and others (grey); dotted: the traffic SAM needs, 3.5 copies\n"
+        "flatmin (green) and others (grey), with fresh pages where there are any; "
+        "dotted: the traffic SAM needs, 3.5 copies\n"
         f"{record['machine']}, {record['threads']} threads, torch {record['torch']}",
         fontsize=10,
     )
@@ -214,14 +296,16 @@ def main() -> None:
     if not options.draw:
         torch.set_num_threads(options.threads)
         torch.manual_seed(0)
+        origin = provenance({})
         record = {
+            **{name: origin[name] for name in ("commit", "device", "date")},
             "machine": platform.processor() or platform.machine(),
             "threads": options.threads,
             "torch": torch.__version__,
             "repeats": options.repeats,
             "sets": {
-                "WRN-28-10": measure(wrn_28_10(), options.repeats),
-                "many small": measure(many_small(), 4 * options.repeats),
+                "WRN-28-10": measure("WRN-28-10", options.repeats),
+                "many small": measure("many small", 4 * options.repeats),
             },
         }
         OUT.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +314,8 @@ def main() -> None:
     for title, numbers in record["sets"].items():
         print(f"{title} (copy: {numbers['seconds']['copy'] * 1e3:.2f} ms)")
         for name, copies in numbers["copies"].items():
-            print(f"  {name:34s} {copies:6.2f} copies")
+            pages = numbers["fresh_pages"].get(name, 0)
+            print(f"  {name:34s} {copies:6.2f} copies {pages:8d} fresh pages")
         print(
             "  ratios to the faster peer:", {k: round(v, 2) for k, v in numbers["ratios"].items()}
         )

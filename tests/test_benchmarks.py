@@ -64,11 +64,17 @@ def toy() -> Any:
 def test_step_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step_cost = load("step_cost")
     monkeypatch.setattr(step_cost, "OUT", tmp_path / "step_cost")
-    monkeypatch.setattr(step_cost, "wrn_28_10", toy)
-    monkeypatch.setattr(step_cost, "many_small", toy)
+    for title in step_cost.SETS:
+        monkeypatch.setitem(step_cost.SETS, title, toy)
+
+    def here(title: str, names: Any, threads: int) -> dict[str, int]:
+        return {name: step_cost.fresh_pages(title, name, threads) for name in names}
+
+    monkeypatch.setattr(step_cost, "count_pages", here)
     options = ("--repeats", "1", "--threads", "1")
     record = written(step_cost, tmp_path / "step_cost", monkeypatch, *options)
     assert {"copy", "SAM", "ASAM, fused"} <= set(record["sets"]["many small"]["copies"])
+    assert set(record["sets"]["many small"]["fresh_pages"].values()) == {0}
     assert (tmp_path / "step_cost.png").exists()
 
 

@@ -67,10 +67,14 @@ class Random(nn.Module):
         return self.head(x.mean((2, 3)) if self.pooled else torch.flatten(x, 1))
 
 
+SEEDS = 25
+
+
 @pytest.mark.slow
-def test_whatever_is_offered_keeps_the_function() -> None:
+@pytest.mark.parametrize("first", range(0, 100, SEEDS))
+def test_whatever_is_offered_keeps_the_function(first: int) -> None:
     offered = {find_scalings: 0, find_permutations: 0, find_flips: 0}
-    for seed in range(SEEDS):
+    for seed in range(first, first + SEEDS):
         torch.manual_seed(seed)
         model = Random(seed).double()
         x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
@@ -84,12 +88,3 @@ def test_whatever_is_offered_keeps_the_function() -> None:
             assert result.deviation <= 1e-11, f"seed {seed}\n{found}"
     # The test means something only if much is offered.
     assert all(count > SEEDS // 10 for count in offered.values()), offered
-
-
-SEEDS = 25
-
-
-@pytest.mark.slow
-def test_the_same_on_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{__name__}.SEEDS", 100)
-    test_whatever_is_offered_keeps_the_function()
