@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from flatmin._given import check_named, check_objective
 from flatmin._streams import stream
 from flatmin._types import Params
 from flatmin.ball import Ball
@@ -75,8 +76,10 @@ class Point:
         )
 
 
-def survey(params: Params, scale: Scale) -> Point:
+def survey(objective: object, params: Params, scale: Scale) -> Point:
     """Look at a point through a scale; refuse what no measure can use."""
+    check_objective(objective)
+    check_named(params)
     if not params:
         raise ValueError("params must name at least one tensor, got none.")
     for name, t in params.items():

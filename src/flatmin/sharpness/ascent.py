@@ -50,7 +50,7 @@ def one_step_sharpness(objective: Objective, params: Params, ball: Ball) -> Shar
         Foret et al. 2021, arXiv:2010.01412, eq. 2; Kwon et al. 2021, arXiv:2102.11600, eq. 5.
     """
     point.check_ball(ball)
-    here = point.survey(params, ball.scale)
+    here = point.survey(objective, params, ball.scale)
     loss, grad = objective.value_and_grad(params)
     base = point.finite(loss)
     here.check_stationary(point.finite_support(replace(ball, rho=1.0).support(params, grad)))
@@ -134,7 +134,7 @@ def worst_case_sharpness(
     point.check_at_least("steps", steps, 1)
     point.check_at_least("restarts", restarts, 0)
     point.check_ball(ball)
-    here = point.survey(params, ball.scale)
+    here = point.survey(objective, params, ball.scale)
     random = point.source(generator, params)
     loss, grad = objective.value_and_grad(params)
     base = point.finite(loss)

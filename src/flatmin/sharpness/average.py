@@ -80,7 +80,7 @@ def average_sharpness(
     """
     point.check_at_least("samples", samples, 2)
     point.check_ball(ball)
-    here = point.survey(params, ball.scale)
+    here = point.survey(objective, params, ball.scale)
     random = point.source(generator, params)
     loss = point.finite(objective.value(params))
     rises = [

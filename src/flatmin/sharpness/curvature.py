@@ -78,7 +78,7 @@ def hessian_trace(
         arXiv:2102.11600.
     """
     point.check_at_least("samples", samples, 2)
-    here = point.survey(params, scale)
+    here = point.survey(objective, params, scale)
     product = operator.scaled_hessian(objective, params, scale)
     random = point.source(generator, params)
     probes = (operator.signs(params, random) for _ in range(samples))
@@ -143,7 +143,7 @@ def top_eigenvalues(
     Source:
         Lanczos 1950, doi:10.6028/jres.045.026, with full re-orthogonalization.
     """
-    here = point.survey(params, scale)
+    here = point.survey(objective, params, scale)
     dimension = sum(t.numel() for t in params.values())
     if not 1 <= k <= min(dimension, steps):
         raise ValueError(

@@ -46,7 +46,7 @@ def gradient_norm(
     Source:
         Kwon et al. 2021, arXiv:2102.11600, eq. 5.
     """
-    here = point.survey(params, scale)
+    here = point.survey(objective, params, scale)
     loss, grad = objective.value_and_grad(params)
     point.finite(loss)
     support = point.finite_support(Ball(1.0, p, scale).support(params, grad))

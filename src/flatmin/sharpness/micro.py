@@ -76,7 +76,7 @@ def m_sharpness(
         device=next(iter(params.values())).device,
     )
     value, loss = objective.reduce(totals).tolist()
-    here = point.survey(params, ball.scale)
+    here = point.survey(objective, params, ball.scale)
     for sentence in {sentence: None for _, found in parts for sentence in found.warnings}:
         here.warn(True, sentence)
     return Sharpness(

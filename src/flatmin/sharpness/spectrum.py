@@ -106,7 +106,7 @@ def spectral_density(
     """
     point.check_at_least("samples", samples, 2)
     point.check_at_least("steps", steps, 1)
-    here = point.survey(params, scale)
+    here = point.survey(objective, params, scale)
     product = operator.scaled_hessian(objective, params, scale)
     random = point.source(generator, params)
     dimension = sum(t.numel() for t in params.values())

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from flatmin._given import check_named, check_network
 from flatmin.symmetry.groups import Group
 from flatmin.symmetry.slots import Slot
 from flatmin.symmetry.symmetries import Scalings
-from flatmin.symmetry.transform import rescale
+from flatmin.symmetry.transform import check_kind, rescale
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ def balance(
 
     Raises:
         RuntimeError: If the sweeps do not converge.
+        TypeError: If an argument is something else.
 
     Example:
         >>> from flatmin.symmetry import find_scalings
@@ -76,6 +78,8 @@ def balance(
     Source:
         Stock et al. 2019 (ENorm), arXiv:1902.10416.
     """
+    check_named(params)
+    check_kind(scalings, Scalings)
     squares = {name: tensor.detach().double().square() for name, tensor in params.items()}
     home = torch.device("cpu")
     logs = [torch.zeros(group.size, dtype=torch.float64, device=home) for group in scalings.groups]
@@ -125,6 +129,7 @@ def canonicalize(model: nn.Module, scalings: Scalings) -> Balance:
     Source:
         Stock et al. 2019 (ENorm), arXiv:1902.10416.
     """
+    check_network(model)
     found = balance(dict(model.named_parameters()), scalings)
     rescale(model, scalings, found.factors)
     return found

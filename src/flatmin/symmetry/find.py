@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from flatmin._given import check_network
 from flatmin.symmetry.confirm import confirmed
 from flatmin.symmetry.groups import Symmetries
 from flatmin.symmetry.permuting import Orders
@@ -126,6 +127,7 @@ def find_flips(model: nn.Module, example: Any, *, opaque: Sequence[str] = ()) ->
 def _find(
     kind: Kind, made: type[Found], model: nn.Module, example: Any, opaque: Sequence[str]
 ) -> Found:
+    check_network(model)
     traced = trace(model, example, opaque, KEPT)
     walk = Orders(traced) if kind == "permute" else Factors(kind, traced)
     walk.run()

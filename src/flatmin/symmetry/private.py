@@ -13,6 +13,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
+from flatmin._given import check_network
+
 
 def private_copy(model: nn.Module) -> nn.Module:
     """Copy a network, with whatever torch has hung on it.
@@ -38,6 +40,7 @@ def private_copy(model: nn.Module) -> nn.Module:
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers by name; the tensors themselves, detached from autograd."""
+    check_network(model)
     named = [*model.named_parameters(), *model.named_buffers()]
     return {name: tensor.detach() for name, tensor in named}
 

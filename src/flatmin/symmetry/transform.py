@@ -100,10 +100,19 @@ def flip(model: nn.Module, flips: Flips, signs: Sequence[Tensor]) -> None:
 def _transform(
     model: nn.Module, symmetries: Symmetries, elements: Sequence[Tensor], wanted: type[Symmetries]
 ) -> None:
+    state = state_of(model)
+    check_kind(symmetries, wanted)
+    load(model, changed(state, symmetries.apply(state, elements)))
+
+
+def check_kind(symmetries: object, wanted: type[Symmetries]) -> None:
+    """Refuse symmetries of another kind, and what are none.
+
+    Raises:
+        TypeError: If they are.
+    """
     if not isinstance(symmetries, wanted):
         raise TypeError(
             f"{wanted.__name__} are needed, got {type(symmetries).__name__}; "
             "find_scalings goes with rescale, find_permutations with permute, find_flips with flip"
         )
-    state = state_of(model)
-    load(model, changed(state, symmetries.apply(state, elements)))
