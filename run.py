@@ -4,8 +4,11 @@ python3 run.py reproduce [options]   run every item at QUICK and assemble result
                                      options are those of `flatmin run`, such as --data DIR
 python3 run.py test [options]        the fast tests; --all adds the slow ones; options of pytest
 python3 run.py check                 formatting, lint and types
+python3 run.py docs [options]        the documentation as a site, docs/_build/html/index.html;
+                                     options are those of `sphinx-build`
 
-The first start makes .venv with the versions of constraints.txt; later ones begin at once.
+The first start makes .venv with the versions of constraints.txt; later ones begin at once. What
+only the site needs is added at the first `docs`.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 PROGRAMS = ENVIRONMENT / ("Scripts" if sys.platform == "win32" else "bin")
 STAMP = ENVIRONMENT / "installed.txt"
+EXTRAS = "experiments,dev"
 UNFINISHED = "unfinished"
 
 
@@ -39,11 +43,25 @@ def call(program: str, *arguments: str, folder: Path | None = None) -> int:
     return code if code >= 0 else 128 - code  # killed by a signal: as a shell reports it
 
 
+def fingerprint() -> str:
+    """Tell what an environment is made of, and where: it does not survive being moved."""
+    sources = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"\0".join([*sources, str(ROOT).encode()])).hexdigest()
+
+
+def install(extras: str) -> int:
+    """Install this project in place with some extras, and return pip's exit code."""
+    quiet = [] if sys.stdout.isatty() else ["-q"]
+    what = ["--no-compile", "-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[{extras}]"]
+    code = call("python", "-m", "pip", "install", *quiet, *what)
+    if code:
+        say("the installation failed, for the reason above; the next start tries again.")
+    return code
+
+
 def prepare() -> int:
     """Make the environment, unless a finished one is there, and return an exit code."""
-    sources = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
-    # The path is in it too: an environment does not survive being moved.
-    wanted = hashlib.sha256(b"\0".join([*sources, str(ROOT).encode()])).hexdigest()
+    wanted = fingerprint()
     stamp = STAMP.read_text() if STAMP.exists() else ""
     usable = shutil.which("python", path=PROGRAMS) is not None
     if stamp == wanted and usable:
@@ -61,13 +79,21 @@ def prepare() -> int:
         except subprocess.CalledProcessError:
             say("this Python cannot make environments; on Debian and Ubuntu, add python3-venv.")
             return 1
-    quiet = [] if sys.stdout.isatty() else ["-q"]
-    what = ["--no-compile", "-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[experiments,dev]"]
-    code = call("python", "-m", "pip", "install", *quiet, *what)
-    if code:
-        say("the installation failed, for the reason above; the next start tries again.")
-    else:
+    code = install(EXTRAS)
+    if not code:
         STAMP.write_text(wanted)
+    return code
+
+
+def add(extra: str) -> int:
+    """Add an extra that one command alone needs, unless it is there, and return an exit code."""
+    stamp, wanted = STAMP.with_name(f"installed-{extra}.txt"), fingerprint()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return 0
+    say(f"adding what `{extra}` needs to .venv.")
+    code = install(f"{EXTRAS},{extra}")
+    if not code:
+        stamp.write_text(wanted)
     return code
 
 
@@ -85,6 +111,8 @@ def test(options: list[str]) -> int:
     """Run the tests, on all cores; a debugger needs to be alone."""
     every = ["-m", ""] if "--all" in options else []
     rest = [option for option in options if option != "--all"]
+    if (every or "slow" in rest) and (code := add("docs")):  # they build the site
+        return code
     spread = [] if "--pdb" in rest else ["-n", "auto", "--dist", "loadgroup"]
     return call("python", "-m", "pytest", *spread, *every, *rest, folder=ROOT)
 
@@ -95,7 +123,20 @@ def check(options: list[str]) -> int:
     return max(call("python", "-m", *tool, *options, folder=ROOT) for tool in tools)
 
 
-COMMANDS = {"reproduce": reproduce, "test": test, "check": check}
+def docs(options: list[str]) -> int:
+    """Build the site of the documentation; every warning is an error."""
+    if code := add("docs"):
+        return code
+    site = Path("docs", "_build", "html")
+    # All pages anew, or a second start would be silent about what the first one found.
+    strict = ["-E", "-W", "--keep-going", "-q"]
+    code = call("python", "-m", "sphinx", *strict, *options, "docs", str(site), folder=ROOT)
+    if not code:
+        say(f"to read it, open {ROOT / site / 'index.html'}")
+    return code
+
+
+COMMANDS = {"reproduce": reproduce, "test": test, "check": check, "docs": docs}
 
 
 def main(arguments: list[str]) -> int:

@@ -127,9 +127,13 @@ def test_reproduce_hands_on_the_exit_code(bootstrap: Bootstrap, code: int, calls
 def test_all_adds_the_slow_tests(bootstrap: Bootstrap) -> None:
     bootstrap.start("test")
     bootstrap.start("test", "--all", "-x")
+    assert bootstrap.installs == 1  # what the site needs
+    bootstrap.start("test", "--all", "-x")
     assert bootstrap.calls == [
         ("python", "-m", "pytest", "-n", "auto", "--dist", "loadgroup", "-m", "", "-x")
     ]
+    bootstrap.start("test", "-m", "slow")
+    assert bootstrap.installs == 0
 
 
 def test_check_runs_every_tool_though_one_fails(bootstrap: Bootstrap) -> None:
@@ -139,13 +143,43 @@ def test_check_runs_every_tool_though_one_fails(bootstrap: Bootstrap) -> None:
     assert [words[2] for words in bootstrap.calls] == ["ruff", "ruff", "mypy"]
 
 
+def test_docs_adds_what_it_needs_once(bootstrap: Bootstrap) -> None:
+    bootstrap.start("test")
+    assert bootstrap.start("docs") == 0
+    assert bootstrap.installs == 1
+    assert bootstrap.calls[0][-1] == f"{bootstrap.run.ROOT}[experiments,dev,docs]"
+    assert bootstrap.start("docs", "-T") == 0
+    site = str(Path("docs", "_build", "html"))
+    sphinx = ("python", "-m", "sphinx", "-E", "-W", "--keep-going", "-q", "-T", "docs", site)
+    assert bootstrap.calls == [sphinx]
+    bootstrap.start("test")
+    assert bootstrap.installs == 0
+
+
+def test_docs_adds_again_when_the_versions_change(bootstrap: Bootstrap) -> None:
+    bootstrap.start("docs")
+    assert bootstrap.installs == 2
+    (bootstrap.run.ROOT / "constraints.txt").write_text("second")
+    bootstrap.start("docs")
+    assert bootstrap.installs == 2
+
+
+@pytest.mark.parametrize("code", ["docs", "sphinx"])
+def test_docs_hands_on_what_failed(bootstrap: Bootstrap, code: str) -> None:
+    bootstrap.start("test")
+    word = f"{bootstrap.run.ROOT}[experiments,dev,docs]" if code == "docs" else code
+    bootstrap.codes = {word: 3}
+    assert bootstrap.start("docs") == 3
+    assert len(bootstrap.calls) == (1 if code == "docs" else 2)
+
+
 @pytest.mark.parametrize("arguments", [["paint"], []])
 def test_a_wrong_command_answers_with_the_valid_ones(
     bootstrap: Bootstrap, arguments: list[str], capsys: pytest.CaptureFixture
 ) -> None:
     assert bootstrap.start(*arguments) == 2
     said = capsys.readouterr().err
-    assert "reproduce, test, check" in said
+    assert "reproduce, test, check, docs" in said
     assert said.count("\n") == 1
     assert not bootstrap.environment.exists()
 

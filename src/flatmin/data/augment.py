@@ -50,8 +50,8 @@ class Augment:
             generator: Source of randomness; its device is that of the result.
 
         Returns:
-            int64 of shape [count, 3]: top and left of the window in the padded image, and 1 where
-            the window is mirrored.
+            Integers [count, 3]. Top and left of the window in the padded image, and 1 where the
+            window is mirrored.
         """
         windows = torch.randint(
             2 * self.crop_padding + 1, (count, 2), generator=generator, device=generator.device

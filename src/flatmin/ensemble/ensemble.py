@@ -112,7 +112,7 @@ class Ensemble:
 
     @property
     def params(self) -> dict[str, Tensor]:
-        """A copy of all parameters, in the order of the members: each ``[members, ...]``."""
+        """A copy of all parameters in the order of the members, each ``[members, ...]``."""
         first = self._stacks[0].params
         whole = {name: p.new_empty(self.members, *p.shape[1:]) for name, p in first.items()}
         for stack in self._stacks:

@@ -104,7 +104,7 @@ class EmpiricalLoss:
 
     @property
     def params(self) -> dict[str, Tensor]:
-        """The model's present parameters, detached, by name: the natural point ``w``.
+        """The model's present parameters, detached, by name; the natural point ``w``.
 
         Returns:
             Names to tensors that share the model's memory, without those that are frozen

@@ -28,7 +28,7 @@ class Due(Wrapper, ABC):
 
     @property
     def due(self) -> bool:
-        """Whether this step perturbs: some rho is not zero, and the rule ``when`` says so.
+        """Whether this step perturbs, as some rho is not zero and the rule ``when`` says so.
 
         A loop that asks first saves the second pass of a step that is not due; a closure always
         does. In such a step ``perturbed()`` moves nothing, and its body makes the gradient again.

@@ -23,7 +23,7 @@ class Perturbed(Blocks):
 
     @property
     def in_second_pass(self) -> bool:
-        """Whether the weights are perturbed now: true inside ``perturbed()``.
+        """Whether the weights are perturbed now, as they are inside ``perturbed()``.
 
         What a training step logs or counts it does in both passes; this tells them apart.
 

@@ -48,7 +48,7 @@ class Sharpness(Measurement):
 
     @property
     def worst_loss(self) -> float:
-        """Loss at the worst point found: the quantity that SAM minimizes."""
+        """Loss at the worst point found, the quantity that SAM minimizes."""
         return self.loss + self.value
 
 
