@@ -47,7 +47,9 @@ autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["lightning", "transformers"]  # needed for their doors only
 autodoc_preserve_defaults = True
+maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Source"]
 
 html_theme = "furo"
 html_math_renderer = "mathml"

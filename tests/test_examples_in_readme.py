@@ -1,7 +1,8 @@
-"""The Python of README.md and of docs/*.md runs, page by page, as a reader would type it.
+"""The Python of README.md and of docs/ runs, page by page, as a reader would paste it.
 
-The blocks of a page share one namespace and run in order, in an empty folder. A block with prompts
-is a doctest. What a page needs but need not show stands in a comment: ``<!-- python ... -->``.
+The blocks of a page share one namespace and run in order, in an empty folder; those of a how-to
+run alone, each in a namespace of its own. Nothing is prepared for them. A block with prompts is a
+doctest. One that begins with a comment that is a file name is also saved under it.
 """
 
 from __future__ import annotations
@@ -14,23 +15,24 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```$|^<!-- python\n(.*?)^-->$", re.MULTILINE | re.DOTALL)
+HOW_TO = ROOT / "docs" / "how_to"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(HOW_TO.glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(text: str) -> list[tuple[int, str]]:
     """Return each block with the number of lines before it."""
-    found = []
-    for match in BLOCK.finditer(text):
-        group = 1 if match.group(1) is not None else 2
-        found.append((text.count("\n", 0, match.start(group)), match.group(group)))
-    return found
+    return [(text.count("\n", 0, match.start(1)), match[1]) for match in BLOCK.finditer(text)]
 
 
-def run_page(text: str, name: str) -> None:
+def run_page(text: str, name: str, *, alone: bool = False) -> None:
     """Run the blocks of a page; line numbers in a failure are those of the page."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for line, source in blocks(text):
+        if alone:
+            namespace = {"__name__": "__main__"}
+        if file := re.match(r"# (\w+\.py)\n", source):
+            Path(file[1]).write_text(source)
         if ">>>" in source:
             example = doctest.DocTestParser().get_doctest(source, namespace, name, name, line)
             runner = doctest.DebugRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
@@ -43,13 +45,18 @@ def run_page(text: str, name: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run_page(page.read_text(encoding="utf-8"), str(page))
+    run_page(page.read_text(encoding="utf-8"), str(page), alone=page.parent == HOW_TO)
+
+
+def test_a_page_hides_nothing() -> None:
+    assert not [page.name for page in PAGES if "<!--" in page.read_text(encoding="utf-8")]
 
 
 GOOD = """\
-<!-- python
+```python
+# one.py
 a = 1
--->
+```
 
 ```python
 b = a + 1
@@ -71,9 +78,13 @@ assert c == 4
 """
 
 
-def test_blocks_share_a_namespace() -> None:
-    assert [line for line, _ in blocks(GOOD)] == [1, 5, 13, 19]
+def test_blocks_share_a_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [line for line, _ in blocks(GOOD)] == [1, 6, 14, 20]
     run_page(GOOD, "page")
+    assert Path("one.py").read_text() == "# one.py\na = 1\n"
+    with pytest.raises(NameError):
+        run_page(GOOD, "page", alone=True)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +95,13 @@ def test_blocks_share_a_namespace() -> None:
         ("c == 4", "c == 5", AssertionError),
     ],
 )
-def test_a_wrong_example_is_noticed(old: str, new: str, error: type[Exception]) -> None:
+def test_a_wrong_example_is_noticed(
+    old: str,
+    new: str,
+    error: type[Exception],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(error):
         run_page(GOOD.replace(old, new), "page")

@@ -17,6 +17,7 @@ def formula(translator: HTML5Translator, node: nodes.Element) -> None:
     """Write a formula in a line, or in a paragraph of its own."""
     block = isinstance(node, nodes.math_block)
     written = tex2mathml(_DOTS.sub(r"\\dotso", node.astext()), as_block=block)
+    written = written.replace("<mo>‖</mo>", '<mo stretchy="false">‖</mo>')  # bars of one height
     translator.body.append(f'<div class="math">{written}</div>' if block else written)
     raise nodes.SkipNode
 
