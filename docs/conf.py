@@ -54,5 +54,7 @@ napoleon_custom_sections = ["Source"]
 html_theme = "furo"
 html_math_renderer = "mathml"
 html_title = f"flatmin {release}"
+html_static_path = ["site/static"]
+html_css_files = ["tables.css"]
 html_copy_source = False
 html_show_sphinx = False
