@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import doctest
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,19 @@ def run_page(text: str, name: str, *, alone: bool = False) -> None:
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_page(page.read_text(encoding="utf-8"), str(page), alone=page.parent == HOW_TO)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("number", [0, 1], ids=["DDP", "FSDP2"])
+def test_the_page_on_many_gpus_runs_on_two_processes(number: int, tmp_path: Path) -> None:
+    _, source = blocks((HOW_TO / "many_gpus.md").read_text(encoding="utf-8"))[number]
+    program = tmp_path / "program.py"
+    program.write_text(source + f"\nopen(f'{tmp_path}/{{torch.initial_seed()}}', 'w').close()\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(program)]
+    subprocess.run(command, check=True, timeout=240)
+    assert {"0", "1"} <= {file.name for file in tmp_path.iterdir()}  # seeded by their ranks
 
 
 def test_a_page_hides_nothing() -> None:
