@@ -19,6 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HOW_TO = ROOT / "docs" / "how_to"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(HOW_TO.glob("*.md"))]
+FRAMEWORKS = ROOT / "docs" / "frameworks.md"  # may be missing, and take their time
+MANY_GPUS = HOW_TO / "many_gpus.md"  # in processes of their own, which groups of processes need
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -44,23 +46,39 @@ def run_page(text: str, name: str, *, alone: bool = False) -> None:
             exec(compile("\n" * line + source, name, "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page not in (FRAMEWORKS, MANY_GPUS)],
+    ids=lambda page: page.name,
+)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_page(page.read_text(encoding="utf-8"), str(page), alone=page.parent == HOW_TO)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves
+def test_the_page_on_frameworks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lightning", reason='pip install "flatmin[integrations]"')
+    pytest.importorskip("transformers", reason='pip install "flatmin[integrations]"')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    run_page(FRAMEWORKS.read_text(encoding="utf-8"), str(FRAMEWORKS), alone=True)
+
+
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("number", [0, 1], ids=["DDP", "FSDP2"])
-def test_the_page_on_many_gpus_runs_on_two_processes(number: int, tmp_path: Path) -> None:
-    _, source = blocks((HOW_TO / "many_gpus.md").read_text(encoding="utf-8"))[number]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_page_on_many_gpus_runs(number: int, processes: int, tmp_path: Path) -> None:
+    _, source = blocks(MANY_GPUS.read_text(encoding="utf-8"))[number]
     program = tmp_path / "program.py"
     program.write_text(source + f"\nopen(f'{tmp_path}/{{torch.initial_seed()}}', 'w').close()\n")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(program)]
+    many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(many if processes > 1 else []), str(program)]
     subprocess.run(command, check=True, timeout=240)
-    assert {"0", "1"} <= {file.name for file in tmp_path.iterdir()}  # seeded by their ranks
+    ranks = {file.name for file in tmp_path.iterdir()} - {"program.py"}
+    assert ranks == {str(rank) for rank in range(processes)}  # by which they were seeded
 
 
 def test_a_page_hides_nothing() -> None:
