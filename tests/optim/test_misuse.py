@@ -117,6 +117,18 @@ def test_loops_written_for_sam_py_are_told_what_to_write(name: str) -> None:
         getattr(optimizer, name)(zero_grad=True)
 
 
+def test_the_class_of_a_base_as_for_sam_py_is_answered_with_the_line_to_write() -> None:
+    params = [torch.nn.Parameter(torch.ones(1))]
+    line = r"write ASAM\(SGD\(model.named_parameters\(\), lr=...\), rho=...\)"
+    for call in (
+        lambda: ASAM(params, torch.optim.SGD, rho=0.1, lr=0.1),  # type: ignore[misc, call-arg]
+        lambda: ASAM(params, base_optimizer=torch.optim.SGD, rho=0.1),  # type: ignore[call-arg]
+        lambda: ASAM(params, torch.optim.SGD),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match=line):
+            call()
+
+
 def test_it_says_what_it_is_around() -> None:
     x = torch.nn.Parameter(torch.ones(1))
     assert repr(SAM(torch.optim.AdamW([x]))).startswith("SAM around AdamW (\nParameter Group 0\n")

@@ -47,6 +47,18 @@ class Wrapper(Optimizer):
     _visit: Visit
     _group_defaults: dict[str, float]
 
+    def __new__(cls, *args: Any, **options: Any) -> Wrapper:
+        """Answer those who come from `sam.py`, whose class builds the base itself."""
+        found = [*args[1:2], options.get("base_optimizer")]
+        for kind in found:
+            if isinstance(kind, type) and issubclass(kind, Optimizer):
+                raise TypeError(
+                    f"{cls.__name__} stands around an optimizer that is built already: write "
+                    f"{cls.__name__}({kind.__name__}(model.named_parameters(), lr=...), rho=...), "
+                    "with what the base takes inside its own brackets."
+                )
+        return super().__new__(cls)
+
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The base optimizer's groups."""
