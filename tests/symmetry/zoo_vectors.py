@@ -23,6 +23,10 @@ PERCEPTRONS: dict[str, Entry] = {
         lambda: mlp(lambda n, h: h.abs().sqrt()),
         vectors(),
     ),
+    "expanded as another": (
+        lambda: mlp(lambda n, h: F.relu(h) * h[:, :1].sigmoid().expand_as(h)),
+        vectors(),
+    ),
     "clamp at zero": (lambda: mlp(lambda n, h: h.clamp(min=0)), vectors()),
     "maximum with zero": (
         lambda: mlp(lambda n, h: torch.maximum(h, torch.zeros_like(h))),

@@ -66,6 +66,12 @@ class Exponents:
             for unit, count in total.items()
         }
 
+    def define(self, unit: int, terms: Mapping[int, Number]) -> None:
+        """Let a new unit, of which nothing is known, be a sum of others."""
+        for other in terms:
+            self.value(other)
+        self._values[unit] = self._total(terms)
+
     def copy(self) -> "Exponents":
         """Return the same equations, to which others may be added."""
         twin = Exponents(self.modulus)

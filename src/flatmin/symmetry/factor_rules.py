@@ -79,9 +79,9 @@ def reduce(walk: FactorWalk, law: Reduce, node: fx.Node, given: Given) -> Any:
         return torch.tensor(FIXED, device="cpu")
     if power != 1:
         common = walk.combined([(power, common)], node)
-    if law.along:
-        return common.expand(units.shape)
     shape = walk.shape(node)
+    if law.along:
+        return common.expand(shape)
     return common if len(shape) == units.ndim else common.reshape(shape)
 
 

@@ -72,7 +72,8 @@ class FactorWalk(Walk):
     def combined(self, form: Form, node: fx.Node) -> Tensor:
         """Return units whose factors are those of a form."""
         rows, inverse = together([units for _, units in form])
-        found = []
+        found: list[int] = []
+        sums: list[Sum] = []
         for row in rows.tolist():
             total = {
                 unit: count
@@ -88,9 +89,12 @@ class FactorWalk(Walk):
             elif list(total.values()) == [1]:
                 found.append(next(iter(total)))
             else:
-                (made,) = self.fresh(1, node).tolist()
-                self.system.add({made: -1, **total})
-                found.append(made)
+                found.append(self._next + len(sums))
+                sums.append(total)
+        # Made at once: a mixer has as many of these as tokens times channels.
+        made = self.fresh(len(sums), node).tolist() if sums else []
+        for unit, total in zip(made, sums, strict=True):
+            self.system.define(unit, total)
         return torch.tensor(found, device="cpu")[inverse]
 
     # Parameters and buffers.

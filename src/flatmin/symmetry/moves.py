@@ -26,8 +26,8 @@ def move(walk: Walk, law: Move, node: fx.Node, given: Mapping[str, Any]) -> Any:
             )
         elif name in ("value", "fill_value") and isinstance(value, int | float):
             arguments[name] = float(ZERO if value == 0 else FIXED)
-        elif any(each in walk.traced.varying for each in _nodes(value)):
-            return None  # where entries go depends on the inputs
+        elif name != "other" and any(each in walk.traced.varying for each in _nodes(value)):
+            return None  # where entries go depends on the inputs; of "other" only the shape counts
         else:
             arguments[name] = fx.node.map_arg(value, walk.traced.values.__getitem__)
     moved = node.target(**_positional(node, arguments))  # type: ignore[operator]

@@ -19,8 +19,26 @@ def spread(*tensors: Tensor) -> list[Tensor]:
 
 def distinct(units: Tensor) -> Tensor:
     """Return the numbers of all units that occur, each once."""
-    found: Tensor = torch.unique(units)
+    found, _ = numbered(units, places=False)
     return found[found >= FIRST]
+
+
+def numbered(numbers: Tensor, *, places: bool = True) -> tuple[Tensor, Tensor]:
+    """Return the different numbers in order, and the place of each entry's among them.
+
+    As ``torch.unique``, but what is small is looked up in a table: images have millions of entries.
+    """
+    for axis, step in enumerate(numbers.stride()):
+        # An axis along which a tensor was expanded says nothing.
+        numbers = numbers if step or places or not numbers.numel() else numbers.narrow(axis, 0, 1)
+    count = int(numbers.max()) + 1 if numbers.numel() else 0
+    if count > 4 * numbers.numel() + 1000:
+        found: tuple[Tensor, Tensor] = torch.unique(numbers, return_inverse=True)
+        return found
+    seen = torch.zeros(count, dtype=torch.bool, device="cpu")
+    seen[numbers.reshape(-1)] = True
+    values = seen.nonzero().flatten()
+    return values, (seen.cumsum(0) - 1)[numbers] if places else values
 
 
 def together(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -30,8 +48,8 @@ def together(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     codes = torch.zeros(shape, dtype=torch.int64, device="cpu").flatten()
     columns: list[Tensor] = []
     for tensor in whole:
-        values, inside = torch.unique(tensor.reshape(-1), return_inverse=True)
-        codes, inverse = torch.unique(codes * len(values) + inside, return_inverse=True)
+        values, inside = numbered(tensor.reshape(-1))
+        codes, inverse = numbered(codes * len(values) + inside)
         columns = [column[codes // len(values)] for column in columns]
         columns.append(values[codes % len(values)])
         codes = inverse

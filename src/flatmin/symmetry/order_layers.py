@@ -16,7 +16,7 @@ from flatmin.symmetry.laws import (
     Normalize,
 )
 from flatmin.symmetry.numbering import FIRST, FIXED
-from flatmin.symmetry.order_rules import moving
+from flatmin.symmetry.order_rules import hold_indices, moving
 from flatmin.symmetry.orders import OrderWalk
 from flatmin.symmetry.walk import Given
 
@@ -149,6 +149,7 @@ def lookup(walk: OrderWalk, law: Lookup, node: fx.Node, given: Given) -> Tensor 
     """The units of an embedding are the columns of its table."""
     if not walk.is_free(given["weight"]):
         return None
+    hold_indices(walk, node, given)
     made = walk.fresh(walk.shape(given["weight"])[1], node, given["weight"])
     walk.attach(given["weight"], made[None], 1, node)
     return made

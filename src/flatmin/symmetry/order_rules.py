@@ -29,7 +29,35 @@ def picks(walk: OrderWalk, law: Pick, node: fx.Node, given: Given) -> Tensor | N
     units, axes = walk.units(given["self"]), picked_axes(walk, node, given)
     if axes is None or walk.one_for(units, axes, node) is None:
         return None
+    hold_indices(walk, node, given)
+    if not _looks_alike(walk, node, given, units):
+        return None
     return walk.counted(pick(walk, node, given, units))
+
+
+def _looks_alike(walk: OrderWalk, at: fx.Node, given: Given, units: Tensor) -> bool:
+    """Tell whether a gather looks at the same place for all units, wherever they stand."""
+    node = given.get("index")
+    index = walk.traced.values[node] if isinstance(node, fx.Node) else None
+    if not isinstance(index, Tensor) or index.ndim != units.ndim:
+        return True
+    for axis in {*range(units.ndim)} - {given["dim"] % units.ndim}:
+        if index.shape[axis] > 1 and walk.one_for(units, [axis], at) is None:
+            known = node not in walk.traced.varying and bool(
+                (index == index.narrow(axis, 0, 1)).all()
+            )
+            if not known and index.stride(axis):  # nor expanded
+                return False
+    return True
+
+
+def hold_indices(walk: OrderWalk, node: fx.Node, given: Given) -> None:
+    """Stop units whose places are looked up: where a maximum lies goes where its unit goes."""
+    named = [given.get("index"), given.get("indices")]
+    every = [each for one in named for each in (one if isinstance(one, list | tuple) else [one])]
+    for index in every:
+        if isinstance(index, fx.Node) and bool((walk.units(index) >= FIRST).any()):
+            walk.refuse(index, node, "which entries are looked up depends on it")
 
 
 def pointwise(walk: OrderWalk, law: Law, node: fx.Node, given: Given) -> Tensor:
@@ -112,9 +140,9 @@ def reduce(walk: OrderWalk, law: Reduce, node: fx.Node, given: Given) -> Any:
         left = [1 if a in axes else n for a, n in enumerate(units.shape)]
         walk.mark(units, torch.arange(math.prod(left), device="cpu").view(left))
         return _FIXED
-    if law.along:
-        return common.expand(units.shape)
     shape = walk.shape(node)
+    if law.along:
+        return common.expand(shape)
     return common if len(shape) == units.ndim else common.reshape(shape)
 
 

@@ -79,4 +79,9 @@ class Orders(OrderWalk):
 
     def apply(self, law: Law, node: fx.Node, given: Given) -> object:
         """Apply the rule of a law."""
-        return RULES[type(law)](self, law, node, given)
+        found = RULES[type(law)](self, law, node, given)
+        value = self.traced.values[node]
+        if isinstance(law, Reduce | Pool) and isinstance(value, tuple | list):
+            # The place of a unit's maximum goes where the unit goes.
+            return None if found is None else [found for _ in value]
+        return found

@@ -47,7 +47,7 @@ from flatmin.symmetry.laws import (
     Softmax,
 )
 from flatmin.symmetry.moves import move
-from flatmin.symmetry.numbering import FIXED, ZERO, distinct
+from flatmin.symmetry.numbering import FIXED, ZERO, distinct, numbered
 from flatmin.symmetry.slots import Slot
 from flatmin.symmetry.trace import Trace
 from flatmin.symmetry.walk import Given, Kind, named_by
@@ -207,7 +207,7 @@ def _slots(
     place: dict[int, tuple[int, int]],
 ) -> Iterator[tuple[int, Slot]]:
     for count, units in form:
-        numbers, inverse = torch.unique(units, return_inverse=True)
+        numbers, inverse = numbered(units)
         parts: dict[tuple[int, Number, int], Tensor] = {}
         for row, unit in enumerate(numbers.tolist()):
             seen: dict[tuple[int, Number], int] = defaultdict(int)
