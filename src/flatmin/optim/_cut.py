@@ -23,6 +23,9 @@ from flatmin.optim._workspace import Workspace
 # So many small tensors of one shape are copied into one to be worked on.
 _STACK = 4
 
+# Numbers from which on it pays to ask whether a gradient's memory is spare.
+_SPARED = 1 << 14
+
 Pairs = list[tuple[str, Tensor, Tensor]]
 """Names, parameters and gradients."""
 
@@ -55,7 +58,7 @@ def pieces_of(
     taken: set[str] = set()
     # What somebody else looks at must stay what it is: a gradient that the user holds, or a
     # direction that is none.
-    held = [is_held(p) for p in params]
+    held = [p.numel() < _SPARED or is_held(p) for p in params]
     for i, (name, p, g) in enumerate(zip(names, params, directions(), strict=True)):
         # Two models that share an optimizer may have names in common.
         known = name if name and name not in taken else f"{i}.{name or ''}"
@@ -101,12 +104,8 @@ def cut(
     """
     alike: Callable[[str], Hashable] | None = getattr(ball.scale, "alike", None)
     small: dict[_Kind, Pairs] = {}
-    for name, w, g in _local(pairs):
-        spread = _sharded.spread(w)
-        whole = w if spread is None else None
-        w, g = _sharded.local(w), _sharded.local(g)
+    for name, whole, w, g, spread in _local(pairs):
         in_place = _in_place.suits(ball, w, g)
-        spare = name in free and is_spare(g, w)
         if alike is None:
             _sharded.refuse_parts(spread, ball.scale)
         elif fused and name in free and _fused.suits(ball, w, g) and are_flat(w, g):
@@ -114,23 +113,34 @@ def cut(
             yield Fused(ball, sign, spread, workspace, *flats, whole)
             continue
         elif w.is_cpu and w.numel() > STRETCH and are_flat(w, g):
+            spare = name in free and is_spare(g, w)
             for (part_w,), (part_g,) in stretches([w], [g]):
                 part = (ball, sign, spread, workspace, {name: part_w}, {name: part_g}, whole)
                 yield Alike(*part, spare=spare) if in_place else Piece(*part)
                 whole = None
             continue
-        kind = _Kind(spread, w.device, w.dtype, in_place)
         if in_place and alike is not None:
-            kind = _Kind(*kind[:4], spare, alike(name), w.shape)
+            spare = name in free and is_spare(g, w)
+            kind = _Kind(spread, w.device, w.dtype, True, spare, alike(name), w.shape)
+        else:
+            kind = _Kind(spread, w.device, w.dtype, False)
         small.setdefault(kind, []).append((name, w, g))
     yield from _share(ball, sign, workspace, small)
 
 
-def _local(pairs: Pairs) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """With gradients that are dense, and summed over processes."""
+def _local(
+    pairs: Pairs,
+) -> Iterator[tuple[str, Tensor | None, Tensor, Tensor, _sharded.Spread | None]]:
+    """Names, whole parameters, and what is here of them and of gradients, dense and summed."""
+    alone = not _sharded.active()
     for name, w, g in pairs:
+        if alone:
+            yield name, w, w, g.to_dense() if g.is_sparse else g, None
+            continue
+        spread = _sharded.spread(w)
         g = _sharded.summed(g, w)
-        yield name, w, g.to_dense() if g.is_sparse else g
+        g = g.to_dense() if g.is_sparse else g
+        yield name, w if spread is None else None, _sharded.local(w), _sharded.local(g), spread
 
 
 def _share(
