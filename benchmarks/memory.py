@@ -6,7 +6,7 @@ instruments: every allocation and release of torch's allocator, as torch.profile
 the high-water mark of the process's resident memory, which sees what does not come from torch too.
 Both are given beyond what the gradients need that any optimizer has to hold, in sizes of all
 parameters. The base optimizer does not move here and keeps nothing, so that all of it is the
-wrapper's.
+wrapper's. What a wrapper keeps from step to step counts for both, and is given by itself.
 
     python benchmarks/memory.py             # writes docs/results/memory.json and .png
     python benchmarks/memory.py --draw      # draws the figure again from the JSON
@@ -43,6 +43,7 @@ from step_cost import (
 from torch.profiler import ProfilerActivity, profile
 
 from flatmin import ASAM, SAM
+from flatmin.record.provenance import provenance
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "memory"
 
@@ -64,8 +65,12 @@ def contenders() -> list[str]:
     return ["gradients alone", *(kind + mode for kind in kinds for mode in (*modes, *peers))]
 
 
-def a_step(name: str, named: Named) -> Action:
-    """A whole step of a contender, with two gradients made anew; it leaves no gradient behind."""
+def a_step(name: str, named: Named) -> tuple[Action, Callable[[], int]]:
+    """A whole step of a contender, with two gradients made anew, and the bytes it keeps after one.
+
+    It leaves no gradient behind.
+    """
+    workspaces: list[Any] = []
     source = [torch.randn_like(p) for _, p in named]
 
     def gradients() -> None:
@@ -85,6 +90,8 @@ def a_step(name: str, named: Named) -> Action:
         order = {"p": math.inf, "rho": 1e-3} if "p = ∞" in mode else {}
         optimizer = (ASAM if adaptive else SAM)(Still(named), **order, fused="fused" in mode)
 
+        workspaces.append(optimizer._workspace)
+
         def second() -> None:
             with optimizer.perturbed():
                 gradients()
@@ -96,7 +103,7 @@ def a_step(name: str, named: Named) -> Action:
         for _, p in named:
             p.grad = None
 
-    return action
+    return action, lambda: sum(workspace.nbytes for workspace in workspaces)
 
 
 def allocations(action: Action) -> list[int]:
@@ -135,11 +142,15 @@ def measure(name: str, sets: Iterable[str], threads: int) -> dict[str, dict[str,
     torch.manual_seed(0)
     result: dict[str, dict[str, Any]] = {}
     for title in sets:
-        action = a_step(name, SETS[title]())
+        action, kept = a_step(name, SETS[title]())
         action()  # compiles, and makes what is made once
         rise = resident(action)
         curve = allocations(action)
-        result[title] = {"peak": max(curve), "kept": curve[-1], "resident": rise}
+        result[title] = {
+            "peak": max(curve) + kept(),
+            "kept": curve[-1] + kept(),
+            "resident": None if rise is None else rise + kept(),
+        }
     return result
 
 
@@ -216,7 +227,9 @@ def main() -> None:
     options = parser.parse_args()
     path = options.out.with_suffix(".json")
     if not options.draw:
+        origin = provenance({})
         record = {
+            **{name: origin[name] for name in ("commit", "device", "date")},
             "machine": platform.processor() or platform.machine(),
             "threads": options.threads,
             "torch": torch.__version__,

@@ -163,7 +163,9 @@ def _share(
         if not kind.in_place or not full:
             yield Piece(ball, sign, kind.spread, workspace, *_columns(full))
             continue
-        for part in _portions(full):
+        # Scratch is for one piece; a list that needs none is dispatched as a whole.
+        plain = ball.p == 2.0 and is_one(full[0][0]) and not kind.spare
+        for part in [full] if plain else _portions(full):
             columns = _columns(part)
             yield Alike(ball, sign, kind.spread, workspace, *columns, spare=kind.spare)
 
