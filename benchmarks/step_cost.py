@@ -229,6 +229,11 @@ def is_peer(name: str) -> bool:
     return "loop" in name or "pytorch-optimizer" in name
 
 
+def promises(name: str) -> str:
+    """A mark for each promise of ours that a contender does not give."""
+    return " **" if "shifting" in name else " *" if is_peer(name) else ""
+
+
 def fresh_pages(title: str, name: str, threads: int) -> int:
     """Pages that one climb and restore makes the system find, once all is warm."""
     torch.set_num_threads(threads)
@@ -266,14 +271,14 @@ def draw(record: dict[str, Any]) -> None:
         names = [name for name in numbers["copies"] if name != "copy"][::-1]
         values = [numbers["copies"][name] for name in names]
         colors = ["0.65" if is_peer(name) else "#1b7837" for name in names]
-        axis.barh(names, values, color=colors)
+        axis.barh([name + promises(name) for name in names], values, color=colors)
         for y, (name, value) in enumerate(zip(names, values, strict=True)):
             words = f" {value:.1f}"
             if pages := numbers["fresh_pages"][name]:
                 words += f", {pages:,} pages"
             axis.text(value, y, words, va="center", fontsize=8)
         axis.axvline(3.5, color="k", lw=0.8, ls=":")
-        axis.set_xlim(0, max(values) * 1.4)
+        axis.set_xlim(0, max(values) * 1.7)
         axis.set_xlabel("climb + restore, in copies of all parameters")
         axis.set_title(
             f"{title}\n{numbers['tensors']} tensors, {numbers['numbers']:,} numbers", fontsize=10
@@ -281,6 +286,8 @@ def draw(record: dict[str, Any]) -> None:
     figure.suptitle(
         "flatmin (green) and others (grey), with fresh pages where there are any; "
         "dotted: the traffic SAM needs, 3.5 copies\n"
+        "* weights do not come back if the second pass raises; "
+        "** nor to the same bits if it does not\n"
         f"{record['machine']}, {record['threads']} threads, torch {record['torch']}",
         fontsize=10,
     )
