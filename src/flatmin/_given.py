@@ -44,5 +44,5 @@ def check_objective(objective: object) -> None:
     if not hasattr(objective, "value"):
         raise TypeError(
             f"objective must be a loss over data, got {type(objective).__name__}; make one by "
-            "EmpiricalLoss(model, batches, loss), or by FunctionObjective(function)."
+            "EmpiricalLoss(model, loss, batches), or by FunctionObjective(function)."
         )
