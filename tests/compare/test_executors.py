@@ -78,6 +78,15 @@ def test_lost_workers_are_replaced(error: BaseException, tmp_path: Path) -> None
     assert faulty.opened == (3 if isinstance(error, BrokenExecutor) else 1)
 
 
+def test_the_longest_run_begins_first_and_each_has_its_place(tmp_path: Path) -> None:
+    first, *_ = _jobs(written(tmp_path, TABLE), tmp_path / "runs")
+    short, long, middle = (replace(Job.read(first), epochs=n) for n in (1, 3, 2))
+    executor = Faulty(0, RuntimeError())
+    found = Pool(executor.open, "test")([short, long, middle])
+    assert list(executor.tries) == [long.key, middle.key, short.key]
+    assert [len(run["epochs"]) for run in found] == [1, 3, 2]
+
+
 def test_workers_that_die_for_ever_are_reported(tmp_path: Path) -> None:
     jobs = [Job.read(job) for job in _jobs(written(tmp_path, TABLE), tmp_path)]
     pool = Pool(Faulty(99, RuntimeError("no such node")).open, "test")

@@ -121,8 +121,10 @@ class Pool:
     ) -> BaseException | None:
         """Submit all and wait for all; give what the last lost worker died of."""
         trouble: BaseException | None = None
+        # The longest first, or a worker would be left with one of them when all others are done.
+        longest = sorted(todo.values(), key=cost, reverse=True)
         try:
-            futures = [(job, self._executor.submit(work, job)) for job in todo.values()]
+            futures = [(job, self._executor.submit(work, job)) for job in longest]
         except BrokenExecutor as error:
             return error
         for job, future in futures:
