@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,20 @@ def test_error_on_the_first_process_reaches_all(tmp_path: Path) -> None:
             team.first(_fail)
 
     in_two_processes(tmp_path, refused)
+
+
+def test_replicas_are_not_the_last_to_hold_the_process_group(tmp_path: Path) -> None:
+    """Where they were, a training that was over did not end, now and then."""
+
+    def parted(rank: int) -> None:
+        with join("cpu") as team:
+            replicas = team.wrap(torch.nn.Linear(2, 2), "ddp")
+            replicas(torch.ones(1, 2)).sum().backward()
+            reducer = weakref.ref(replicas.reducer)
+            team.part()
+            assert reducer() is None
+
+    in_two_processes(tmp_path, parted)
 
 
 def _fail() -> None:

@@ -40,6 +40,7 @@ class Team:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _replicas: list[nn.Module] = field(default_factory=list, repr=False, compare=False)
 
     def share(self, rows: Tensor) -> Tensor:
         """This process's part of the rows of a batch."""
@@ -91,6 +92,7 @@ class Team:
             # Buffers do not enter the training pass; ``align`` makes them equal where it matters.
             # Torch is about to rename the argument that says so.
             replicas.broadcast_buffers = False
+            self._replicas.append(replicas)
             return replicas
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
@@ -112,6 +114,17 @@ class Team:
             if self.size > 1:
                 model.set_requires_gradient_sync(wanted)  # type: ignore[operator]
             yield
+
+    def part(self) -> None:
+        """Let replicas go of the process group; they cannot be trained on.
+
+        Were they the last that hold it, its threads would be waited for under the lock of Python,
+        which these need to end: torch 2.13 then hangs, now and then, when the training is over.
+        """
+        while self._replicas:
+            replicas = vars(self._replicas.pop())
+            for name in ("reducer", "logger"):
+                replicas.pop(name, None)
 
     def align(self, model: nn.Module) -> None:
         """Give every process the buffers (BatchNorm statistics) of rank 0."""
@@ -159,13 +172,15 @@ def join(device: str) -> Iterator[Team]:
         yield Team(device=home)
     else:
         _meet("cpu:gloo,cuda:nccl" if home.type == "cuda" else "gloo")
+        team = Team(dist.get_rank(), dist.get_world_size(), home)
         try:
-            yield Team(dist.get_rank(), dist.get_world_size(), home)
+            yield team
             dist.barrier()  # the last to finish still talks to the others
         except Interrupted:
             dist.barrier()  # all of them were, after the same step
             raise
         finally:
+            team.part()
             dist.destroy_process_group()
 
 
