@@ -39,9 +39,9 @@ def check_objective(objective: object) -> None:
     """Refuse what is no objective.
 
     Raises:
-        TypeError: If it has no value at a point.
+        TypeError: If it has neither a value nor a derivative at a point.
     """
-    if not hasattr(objective, "value"):
+    if not any(hasattr(objective, name) for name in ("value", "value_and_grad", "hvp")):
         raise TypeError(
             f"objective must be a loss over data, got {type(objective).__name__}; make one by "
             "EmpiricalLoss(model, loss, batches), or by FunctionObjective(function)."
