@@ -20,9 +20,9 @@ class Scale(Protocol):
     It sees each tensor whole, under the name that the parameter has. One that works number by
     number may say so by a method ``alike(name)``, whose answer, hashable, is equal for parameters
     that are scaled by one and the same function: optimizers then cut large tensors and stack small
-    ones, and show the scale one name of those that are alike. If it also has ``is_one(name)``,
-    whether T is one there, and ``write(weights, room)``, which puts the diagonal for such tensors
-    into tensors of their shapes, no memory is allocated for it.
+    ones, and show the scale one name of those that are alike. Such a one may also say where T is
+    one, by ``is_one(name)``, and put the diagonal for some tensors into others of their shapes, by
+    ``write(weights, room)``; then no memory is allocated for it.
     """
 
     def __call__(self, params: Params, *, leading: int = 0) -> dict[str, Tensor]:
@@ -62,11 +62,6 @@ class Identity:
     def is_one(self, name: str) -> bool:
         """T is one everywhere."""
         return True
-
-    def write(self, weights: Sequence[Tensor], room: Sequence[Tensor]) -> None:
-        """Write ones."""
-        for t in room:
-            t.fill_(1.0)
 
 
 @dataclass(frozen=True, slots=True)

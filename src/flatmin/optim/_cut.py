@@ -8,6 +8,7 @@ for many of them; on an accelerator all tensors do.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from flatmin.ball import Ball
 from flatmin.optim import _fused, _in_place, _sharded
 from flatmin.optim._pieces import Alike, Fused, Piece, Stack
 from flatmin.optim._spare import is_held, is_spare
-from flatmin.optim._stretches import STRETCH, are_flat, flat, stretches
+from flatmin.optim._stretches import STRETCH, are_flat, flat, portions, stretches
 from flatmin.optim._workspace import Workspace
 
 # So many small tensors of one shape are copied into one to be worked on.
@@ -105,7 +106,7 @@ def cut(
     alike: Callable[[str], Hashable] | None = getattr(ball.scale, "alike", None)
     small: dict[_Kind, Pairs] = {}
     for name, whole, w, g, spread in _local(pairs):
-        in_place = _in_place.suits(ball, w, g)
+        in_place = alike is not None and _in_place.suits(w, g)
         if alike is None:
             _sharded.refuse_parts(spread, ball.scale)
         elif fused and name in free and _fused.suits(ball, w, g) and are_flat(w, g):
@@ -119,7 +120,7 @@ def cut(
                 yield Alike(*part, spare=spare) if in_place else Piece(*part)
                 whole = None
             continue
-        if in_place and alike is not None:
+        if alike is not None and in_place:
             spare = name in free and is_spare(g, w)
             kind = _Kind(spread, w.device, w.dtype, True, spare, alike(name), w.shape)
         else:
@@ -148,14 +149,13 @@ def _share(
 ) -> Iterator[Piece]:
     """Stack what is of one shape; on an accelerator, or if shapes differ, make lists."""
     lists: dict[_Kind, Pairs] = {}
-    is_one: Callable[[str], bool] = getattr(ball.scale, "is_one", lambda name: False)
     for kind, pairs in small.items():
         # A stack pays where several operations share it.
-        plain = ball.p == 2.0 and is_one(pairs[0][0])
-        if kind.shape is None or plain or len(pairs) < _STACK or not kind.shape.numel():
+        bare = _in_place.is_bare(ball, pairs[0][0])
+        if kind.shape is None or bare or len(pairs) < _STACK or not kind.shape.numel():
             lists.setdefault(kind._replace(shape=None), []).extend(pairs)
             continue
-        for part in _portions(pairs):
+        for part in portions(pairs, itemgetter(1)):
             yield Stack(ball, sign, kind.spread, workspace, *_columns(part))
     for kind, pairs in lists.items():
         # An empty part of a sharded tensor still has to take part in what its processes agree on.
@@ -164,23 +164,10 @@ def _share(
             yield Piece(ball, sign, kind.spread, workspace, *_columns(full))
             continue
         # Scratch is for one piece; a list that needs none is dispatched as a whole.
-        plain = ball.p == 2.0 and is_one(full[0][0]) and not kind.spare
-        for part in [full] if plain else _portions(full):
+        scratch = kind.spare or not _in_place.is_bare(ball, full[0][0])
+        for part in portions(full, itemgetter(1)) if scratch else [full]:
             columns = _columns(part)
             yield Alike(ball, sign, kind.spread, workspace, *columns, spare=kind.spare)
-
-
-def _portions(pairs: Pairs) -> Iterator[Pairs]:
-    """As many at a time as one piece may have numbers."""
-    portion: Pairs = []
-    numbers = 0
-    for pair in pairs:
-        if portion and numbers + pair[1].numel() > STRETCH:
-            yield portion
-            portion, numbers = [], 0
-        portion.append(pair)
-        numbers += pair[1].numel()
-    yield portion
 
 
 def _columns(pairs: Pairs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

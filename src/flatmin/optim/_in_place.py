@@ -6,31 +6,39 @@ Number by number it is that of ``Ball``, with the same roundings.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from flatmin import _tree as tree
 from flatmin.ball import Ball
-from flatmin.optim._workspace import Workspace
+from flatmin.optim._workspace import Workspace, is_ordinary
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
-    """Whether a tensor is an ordinary one on a CPU, and is scaled number by number."""
+def suits(weight: Tensor, grad: Tensor) -> bool:
+    """Whether a tensor, with its gradient, is an ordinary one on a CPU."""
     return (
         weight.is_cpu
         and weight.dtype == grad.dtype
         and weight.is_floating_point()
-        and type(weight) in (Tensor, Parameter)
-        and type(grad) is Tensor
-        and hasattr(ball.scale, "alike")
+        and is_ordinary(weight)
+        and is_ordinary(grad)
     )
+
+
+def is_bare(ball: Ball, name: str) -> bool:
+    """Whether the direction is the gradient itself: T is one, and p is 2."""
+    return ball.p == 2.0 and _is_one(ball, name)
+
+
+def _is_one(ball: Ball, name: str) -> bool:
+    is_one: Callable[[str], bool] | None = getattr(ball.scale, "is_one", None)
+    return is_one is not None and is_one(name)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -105,11 +113,11 @@ class InPlace:
     def _factors(self, weights: Sequence[Tensor]) -> list[Tensor] | None:
         """The diagonal of T, unless it is one."""
         scale: Any = self.ball.scale
+        if _is_one(self.ball, self.name):
+            return None
         if not hasattr(scale, "write"):
             found = [scale({self.name: w.to(wide(w.dtype))}).get(self.name) for w in weights]
             return None if any(f is None for f in found) else found
-        if scale.is_one(self.name):
-            return None
         factors = self.workspace.room("factors", weights, wide(weights[0].dtype))
         scale.write(weights, factors)
         return factors

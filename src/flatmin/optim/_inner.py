@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from flatmin.optim import _sharded
+from flatmin.optim._stretches import portions
 
 # Below so many numbers tensors are joined, so that one operation serves many of them; so few at a
 # time that a CPU has memory for them at hand.
@@ -44,7 +46,7 @@ def _inner(
         else:
             parts.setdefault(where, []).append(torch.dot(x, y))
     for (where, _), pairs in small.items():
-        for some in _portions(pairs):
+        for some in portions(pairs, itemgetter(0), _JOINED):
             x, y = (torch.cat(column) for column in zip(*some, strict=True))
             parts.setdefault(where, []).append(torch.dot(x, y))
     return sum(
@@ -53,16 +55,6 @@ def _inner(
         ).item()
         for where, found in parts.items()
     )
-
-
-def _portions(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    some: list[tuple[Tensor, Tensor]] = []
-    for x, y in pairs:
-        if some and sum(t.numel() for t, _ in some) + x.numel() > _JOINED and x.is_cpu:
-            yield some
-            some = []
-        some.append((x, y))
-    yield some
 
 
 def _flat(t: Tensor, *, wide: bool) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 # Numbers at a time on a CPU: few enough for the cache, enough to keep two threads busy.
 STRETCH = 1 << 18
@@ -20,21 +23,38 @@ def stretches(*lists: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
     Yields:
         Of each list a part, in the same memory: many small tensors or a stretch of a large one.
     """
-    portion: list[tuple[Tensor, ...]] = []
-    numbers = 0
+    whole: list[tuple[Tensor, ...]] = []
     for tensors in zip(*lists, strict=True):
-        size = tensors[0].numel()
-        if size > STRETCH and tensors[0].is_cpu and are_flat(*tensors):
+        if tensors[0].numel() > STRETCH and tensors[0].is_cpu and are_flat(*tensors):
             for parts in zip(*(torch.split(flat(t), STRETCH) for t in tensors), strict=True):
                 yield tuple([part] for part in parts)
-            continue
-        if portion and numbers + size > STRETCH and tensors[0].is_cpu:
-            yield _columns(portion)
+        else:
+            whole.append(tensors)
+    for portion in portions(whole, lambda tensors: tensors[0]):
+        yield tuple(list(column) for column in zip(*portion, strict=True))
+
+
+def portions(
+    items: Iterable[Item], tensor_of: Callable[[Item], Tensor], most: int = STRETCH
+) -> Iterator[list[Item]]:
+    """Take as many at a time as have so many numbers, one at least; elsewhere than on a CPU, all.
+
+    Args:
+        items: What to take from.
+        tensor_of: The tensor whose numbers count.
+        most: How many numbers.
+    """
+    portion: list[Item] = []
+    numbers = 0
+    for item in items:
+        tensor = tensor_of(item)
+        if portion and numbers + tensor.numel() > most and tensor.is_cpu:
+            yield portion
             portion, numbers = [], 0
-        portion.append(tensors)
-        numbers += size
+        portion.append(item)
+        numbers += tensor.numel()
     if portion:
-        yield _columns(portion)
+        yield portion
 
 
 def are_flat(*tensors: Tensor) -> bool:
@@ -54,7 +74,3 @@ def are_flat(*tensors: Tensor) -> bool:
 def flat(t: Tensor) -> Tensor:
     """The same memory as one row, of a tensor that ``are_flat`` has found good."""
     return t.as_strided((t.numel(),), (1,))
-
-
-def _columns(portion: list[tuple[Tensor, ...]]) -> tuple[list[Tensor], ...]:
-    return tuple(list(column) for column in zip(*portion, strict=True))

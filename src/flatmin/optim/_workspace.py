@@ -45,7 +45,7 @@ class Workspace:
 
     def copies(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Copies, which nothing else that is asked for in this climb overwrites."""
-        if not all(type(t) in (Tensor, Parameter) for t in tensors):
+        if not all(map(is_ordinary, tensors)):
             return clones(tensors)
         room = self.another(tensors)
         torch._foreach_copy_(room, list(tensors))
@@ -85,6 +85,11 @@ class Workspace:
             views = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
         self._views[key][shapes] = views
         return views
+
+
+def is_ordinary(t: Tensor) -> bool:
+    """Whether a tensor is of no subclass, whose copies only its own operations make."""
+    return type(t) in (Tensor, Parameter)
 
 
 def clones(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -13,6 +13,9 @@ from flatmin.symmetry.walk import Walk
 # The logarithm of the factors of a tensor: a sum of units, each counted so often.
 Form = list[tuple[Number, Tensor]]
 
+# Sums that have to vanish, the layer that asks, and why.
+Kept = tuple[list[Sum], str, str]
+
 # A parameter that is used in an unusual way gets a unit per entry, if it has no more than these.
 _MOST_ENTRIES = 1 << 17
 
@@ -25,7 +28,7 @@ class FactorWalk(Walk):
         self.system = Exponents(modulus)
         self.forms: dict[str, Form] = {}
         self.offsets: dict[str, float] = {}
-        self.kept: list[tuple[list[Sum], str, str]] = []
+        self.kept: list[Kept] = []
 
     # Equations.
 

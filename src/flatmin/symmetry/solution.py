@@ -1,7 +1,7 @@
 """What a walk over factors has found: groups of free units, and what stopped the others."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from flatmin.symmetry.factor_rules import (
     slopes,
     unchanged,
 )
-from flatmin.symmetry.factors import FactorWalk, Form
+from flatmin.symmetry.factors import FactorWalk, Form, Kept
 from flatmin.symmetry.groups import Group, Stop
 from flatmin.symmetry.laws import (
     Attention,
@@ -101,8 +101,9 @@ class Factors(FactorWalk):
 
     def found(self) -> tuple[tuple[Group, ...], tuple[Stop, ...]]:
         """Solve the equations."""
-        self._keep_tables()
-        solved = self._solved()
+        solved = self.system.copy()
+        self._ask(solved, self.kept)
+        self._ask(solved, self._tables(solved))
         place = dict(_places(self, solved, self._read(solved)))
         slots: dict[int, list[Slot]] = defaultdict(list)
         for name, form in self.forms.items():
@@ -110,21 +111,18 @@ class Factors(FactorWalk):
                 slots[birth].append(slot)
         return tuple(self._groups(solved, place, slots)), tuple(self._stops(solved))
 
-    def _solved(self) -> Exponents:
-        solved = self.system.copy()
-        for rows, _, _ in self.kept:
+    def _ask(self, solved: Exponents, kept: Sequence[Kept]) -> None:
+        for rows, _, _ in kept:
             for row in rows:
                 solved.add(row)
-        return solved
 
     def _read(self, solved: Exponents) -> set[int]:
         """Free units that were computed with."""
         return {free for unit in self._met for free in solved.value(unit)}
 
-    def _keep_tables(self) -> None:
+    def _tables(self, solved: Exponents) -> Sequence[Kept]:
         """Let the rows of a table that are left behind follow: a longer input may read them."""
-        solved = self._solved()
-        read = self._read(solved)
+        before, read = len(self.kept), self._read(solved)
         for name, form in self.forms.items():
             for _, units in form:
                 known = [u for u in distinct(units).tolist() if solved.value(u).keys() <= read]
@@ -135,6 +133,7 @@ class Factors(FactorWalk):
                         one = units.narrow(axis, int(lines.int().argmax()), 1)
                         reason = "other inputs may read more of it than the example does"
                         self.keep([(1, units), (-1, one)], name, reason)
+        return self.kept[before:]
 
     def _groups(
         self, solved: Exponents, place: dict[int, tuple[int, int]], slots: dict[int, list[Slot]]
