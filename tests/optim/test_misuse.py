@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from cases import VARIANTS, build
-from flatmin import ASAM, SAM
+from flatmin import ASAM, GSAM, MSAM, SAM, SSAM, WSAM, AsyncSAM, FriendlySAM
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -127,6 +128,15 @@ def test_the_class_of_a_base_as_for_sam_py_is_answered_with_the_line_to_write() 
     ):
         with pytest.raises(TypeError, match=line):
             call()
+
+
+@pytest.mark.parametrize("variant", [SAM, ASAM, GSAM, FriendlySAM, WSAM, SSAM, MSAM, AsyncSAM])
+def test_a_constructor_shows_what_it_takes(variant: Any) -> None:
+    """Also to Sphinx, and to whoever else asks ``__new__`` before ``__init__``."""
+    shown = variant.__signature__.parameters
+    assert inspect.signature(variant) == variant.__signature__
+    assert list(shown) == list(inspect.signature(variant.__init__).parameters)[1:]
+    assert list(shown)[:2] == ["base", "rho"] and "model" in shown
 
 
 def test_it_says_what_it_is_around() -> None:

@@ -43,9 +43,18 @@ class Wrapper(Optimizer):
     each group has beside the base's, and how far a visit to the perturbed point is.
     """
 
+    __signature__: inspect.Signature
     base: Optimizer
     _visit: Visit
     _group_defaults: dict[str, float]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Show what the constructor takes, which ``__new__`` hides from Sphinx and others."""
+        super().__init_subclass__(**options)
+        own = inspect.signature(cls.__init__)
+        cls.__signature__ = own.replace(
+            parameters=list(own.parameters.values())[1:], return_annotation=own.empty
+        )
 
     def __new__(cls, *args: Any, **options: Any) -> Wrapper:
         """Answer those who come from `sam.py`, whose class builds the base itself."""
