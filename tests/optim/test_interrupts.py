@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import pickle
 import sys
@@ -50,6 +51,9 @@ class InterruptAt:
     def run(self, function: Callable[[], object]) -> bool:
         """Whether the interrupt came."""
         before = sys.gettrace()
+        # A collection would run what others want to be called when their objects go, such as
+        # torch's compiler: an interrupt in there is heard by nobody.
+        gc.disable()
         sys.settrace(self)
         try:
             function()
@@ -57,6 +61,7 @@ class InterruptAt:
             return True
         finally:
             sys.settrace(before)
+            gc.enable()
             torch.set_grad_enabled(True)  # an interrupt in torch's own switch may leave it off
         return False
 
