@@ -12,6 +12,7 @@ from torch import Tensor
 from flatmin import _tree as tree
 from flatmin._streams import stream
 from flatmin._types import Params
+from flatmin.analysis.subject import Subject, made_in
 from flatmin.ball import Ball
 from flatmin.objective import EmpiricalLoss, Objective
 from flatmin.record.progress import progress
@@ -167,6 +168,12 @@ def landscape(objective: EmpiricalLoss, ball: Ball, *, grid: int, seed: int) -> 
         "plane": [[at(plane.at(x, y)) for x in axis] for y in progress(axis, "landscape")],
         "edge": edge_of_ball(plane, ball.p),
     }
+
+
+def landscape_of(subject: Subject, ball: Ball, grid: int, seed: int) -> dict[str, Any]:
+    """The landscape of a network that was brought together with its data."""
+    with made_in(subject.dtype):
+        return landscape(subject.objective(), ball, grid=grid, seed=seed)
 
 
 def _axis(count: int) -> list[float]:
