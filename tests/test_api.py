@@ -16,7 +16,10 @@ import pytest
 
 import flatmin
 
-PUBLIC = ("", "sharpness", "symmetry", "data", "models", "train", "ensemble", "optim", "compare")
+PUBLIC = (
+    "", "sharpness", "symmetry", "data", "models", "train", "ensemble", "optim", "compare",
+    "analysis",
+)  # fmt: skip
 
 # Modules whose names stand for a formula or a construction of the literature: they name a source.
 # Plain records among them (dataclasses outside of ball.py and scale.py) need none, nor does what is
@@ -59,6 +62,7 @@ FROZEN = {
     "flatmin.Elementwise": "(eta=0.0, biases=True)",
     "flatmin.EmpiricalLoss": "(model, loss_function, batches)",
     "flatmin.sharpness.one_step_sharpness": "(objective, params, ball)",
+    "flatmin.analysis.look": "(model, data)",
 }
 # Held as soon as they exist.
 PLANNED = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flatmin.analysis.plane_figure import draw_plane, levels_of, numbers, second_name
+from flatmin.analysis.plane_figure import color_bar, draw_plane, levels_of, numbers, second_name
 from flatmin.record.style import COLORS, EXACT, INK, letter, subplots, verbatim
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ def landscape_figure(record: dict[str, Any]) -> Figure:
     figure, axes = subplots(1, 2, width=11, height=4.6, gridspec_kw={"width_ratios": (1, 1.08)})
     _line(axes[0, 0], land)
     ax = axes[0, 1]
-    draw_plane(
-        ax, land, levels_of(numbers(land["plane"])), title="Around: the edge of the ball is purple"
-    )
+    levels = levels_of(numbers(land["plane"]))
+    filled = draw_plane(ax, land, levels, title="Around: the edge of the ball is purple")
+    color_bar(filled, ax, levels)
     ax.plot(1, 0, "o", color="white", mec=INK, ms=5)
     letter([axes[0, 0], axes[0, 1]])
     ball = record["ball"]

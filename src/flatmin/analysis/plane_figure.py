@@ -20,16 +20,21 @@ def draw_plane(
     title: str,
     across: str = "steepest direction, in units of rho",
     up: str | None = None,
-) -> None:
+    edge: bool = True,
+) -> Any:
     """Draw losses on a grid, the network in its middle, and where the ball ends.
 
     Args:
         ax: Where to draw.
-        plane: ``grid``, ``plane`` and, if there is a ball, ``edge`` of a record.
+        plane: ``grid``, ``plane`` and ``edge`` of a record.
         levels: What ``levels_of`` gives.
         title: Title of the panel.
         across: Name of the first axis.
         up: Name of the second; None for that of a landscape.
+        edge: Whether there is a ball, with an edge.
+
+    Returns:
+        The filled levels, for :func:`color_bar`.
     """
     from matplotlib.colors import LogNorm, Normalize
 
@@ -38,11 +43,9 @@ def draw_plane(
     axis = plane["grid"]
     filled = ax.contourf(axis, axis, loss, levels=levels, norm=norm, cmap="YlOrBr")
     ax.contour(axis, axis, loss, levels=levels, colors="white", linewidths=0.5)
-    if "edge" in plane:
+    if edge:
         ax.plot(*numbers(plane["edge"]).T, color=EXACT, lw=1.8)
     ax.plot(0, 0, "o", color=INK, ms=5)
-    bar = ax.figure.colorbar(filled, ax=ax, label="loss", ticks=levels[::3], format="%.3g")
-    bar.ax.minorticks_off()
     ax.set(
         xlabel=across,
         ylabel=up if up is not None else f"{second_name(plane)}, in units of rho",
@@ -52,6 +55,13 @@ def draw_plane(
         aspect="equal",
     )
     ax.grid(visible=False)
+    return filled
+
+
+def color_bar(filled: Any, axes: Any, levels: Any) -> None:
+    """Say which color is which loss, beside one plane or several that share the levels."""
+    bar = filled.figure.colorbar(filled, ax=axes, label="loss", ticks=levels[::3], format="%.3g")
+    bar.ax.minorticks_off()
 
 
 def levels_of(losses: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatmin.analysis.plane_figure import draw_plane, levels_of, numbers
+from flatmin.analysis.plane_figure import color_bar, draw_plane, levels_of, numbers
 from flatmin.record.style import COLORS, EXACT, letter, subplots, verbatim
 
 if TYPE_CHECKING:
@@ -26,19 +26,20 @@ def several_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
     Returns:
         A figure: a curve a network along its own steepest direction, then a plane for each.
     """
-    count = len(records) + 1
-    columns = 2 if count <= 4 else 3
-    rows = -(-count // columns)
-    figure, axes = subplots(rows, columns, width=5.2 * columns, height=4.3 * rows)
-    flat = list(axes.flat)
-    _along(flat[0], records)
-    losses = np.concatenate([numbers(r["landscape"]["plane"]).ravel() for r in records])
-    levels = levels_of(losses)
-    for k, (ax, record) in enumerate(zip(flat[1:], records, strict=False)):
-        draw_plane(ax, record["landscape"], levels, title=_name(record, k))
-    for ax in flat[count:]:
+    rows = -(-len(records) // 2)
+    figure, axes = subplots(rows + 1, 2, width=7.4, height=3.3 * (rows + 1))
+    grid = axes[0, 0].get_gridspec()
+    for ax in axes[0]:
+        ax.remove()
+    top, planes = figure.add_subplot(grid[0, :]), list(axes[1:].flat)
+    _along(top, records)
+    levels = levels_of(np.concatenate([numbers(r["landscape"]["plane"]).ravel() for r in records]))
+    for k, (ax, record) in enumerate(zip(planes, records, strict=False)):
+        filled = draw_plane(ax, record["landscape"], levels, title=_name(record, k))
+    color_bar(filled, planes, levels)
+    for ax in planes[len(records) :]:
         ax.set_axis_off()
-    letter(flat[:count])
+    letter([top, *planes[: len(records)]])
     ball, data = records[0]["ball"], records[0]["data"]
     order = "∞" if ball["p"] == "inf" else ball["p"]
     figure.suptitle(
@@ -68,4 +69,4 @@ def _along(ax: Axes, records: Sequence[Mapping[str, Any]]) -> None:
 
 def _name(record: Mapping[str, Any], k: int) -> str:
     title = verbatim(record["title"])
-    return f"{chr(ord('A') + k % 26)}: {title if len(title) < 40 else title[:38] + '…'}"
+    return f"{chr(ord('A') + k % 26)}: {title if len(title) < 34 else title[:32] + '…'}"
