@@ -59,6 +59,9 @@ FROZEN = {
     "flatmin.Elementwise": "(eta=0.0, biases=True)",
     "flatmin.EmpiricalLoss": "(model, loss_function, batches)",
     "flatmin.sharpness.one_step_sharpness": "(objective, params, ball)",
+    "flatmin.sharpness.critical_sharpness": (
+        "(objective, params, *, scale, update=None, start=None, tolerance=0.0625)"
+    ),
 }
 # Held as soon as they exist.
 PLANNED = {

@@ -53,6 +53,14 @@ class Point:
             "or with a larger rho.",
         )
 
+    def check_fall(self, fall: float, loss: float) -> None:
+        """Note a fall that the arithmetic cannot resolve."""
+        eps, name = self._precision()
+        self.warn(
+            0.0 < fall < _ROUNDINGS * eps * abs(loss),
+            f"the loss falls by {fall:.1e} only, near its rounding in {name}; measure in float64.",
+        )
+
     def check_resolved(self, wanted: float, largest: float) -> None:
         """Note eigenvalues that vanish beside those at the other end of the spectrum."""
         eps, name = self._precision()
