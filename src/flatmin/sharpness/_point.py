@@ -70,6 +70,15 @@ class Point:
             f"{name}, for there are negative ones of size {largest:.1e}; measure in float64.",
         )
 
+    def check_symmetric(self, skew: float) -> None:
+        """Note second derivatives that are not those of a function."""
+        self.warn(
+            skew > math.sqrt(self._precision()[0]),
+            f"the curvature is not symmetric, by {skew:.1e} of its size, so some backward pass is "
+            "not the derivative of what it belongs to: an operation of the network's own, or one "
+            "that torch cannot differentiate twice.",
+        )
+
     def _precision(self) -> tuple[float, str]:
         dtypes = {t.dtype for t in self.params.values()}
         coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
