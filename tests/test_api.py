@@ -63,6 +63,9 @@ FROZEN = {
     "flatmin.EmpiricalLoss": "(model, loss_function, batches)",
     "flatmin.sharpness.one_step_sharpness": "(objective, params, ball)",
     "flatmin.analysis.look": "(model, data)",
+    "flatmin.sharpness.critical_sharpness": (
+        "(objective, params, *, scale, update=None, start=None, tolerance=0.0625)"
+    ),
 }
 # Held as soon as they exist.
 PLANNED = {

@@ -277,3 +277,28 @@ def test_inference_mode_around_a_measure() -> None:
     )
     assert found[2] == pytest.approx(hessian_trace(expected, ordinary, samples=3).value, rel=1e-12)
     assert found[3] == pytest.approx(top_eigenvalues(expected, ordinary).value, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm:FutureWarning")
+@pytest.mark.parametrize("dim", [0, 1, None])
+@pytest.mark.parametrize(
+    "wrap", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm], ids=["old", "new"]
+)
+def test_weight_normalization_has_a_hessian(
+    wrap: Callable[..., nn.Module], dim: int | None
+) -> None:
+    """Of differences of gradients; torch's own, where it is fused, is not symmetric."""
+    torch.manual_seed(0)
+    model = nn.Sequential(wrap(nn.Linear(3, 2), dim=dim), nn.Tanh(), nn.Linear(2, 2)).double()
+    data = (torch.randn(6, 3, dtype=torch.float64), torch.randint(2, (6,)))
+    before = torch._weight_norm
+    loss = EmpiricalLoss(model, F.cross_entropy, [data])
+    w = loss.params
+    vector = {name: torch.randn_like(t) for name, t in w.items()}
+    sides = [
+        loss.value_and_grad({n: t + step * vector[n] for n, t in w.items()})[1]
+        for step in (1e-5, -1e-5)
+    ]
+    for name, t in loss.hvp(w, vector).items():
+        torch.testing.assert_close(t, (sides[0][name] - sides[1][name]) / 2e-5, atol=1e-8, rtol=0)
+    assert torch._weight_norm is before

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,13 @@ from torch.func import functional_call, hessian
 
 from flatmin import Elementwise, Filterwise, FunctionObjective, Identity
 from flatmin.scale import Scale
-from flatmin.sharpness import gradient_norm, hessian_trace, spectral_density, top_eigenvalues
+from flatmin.sharpness import (
+    Measurement,
+    gradient_norm,
+    hessian_trace,
+    spectral_density,
+    top_eigenvalues,
+)
 
 # torch.func.hessian, the oracle, still passes through torch.jit when it is first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -190,3 +198,28 @@ def test_a_curvature_that_is_not_finite_is_refused(measure: object) -> None:
     w = {"x": torch.zeros(2)}
     with pytest.raises(ValueError, match="curvature at params must be finite"):
         measure(kink, w, scale=Identity())  # type: ignore[operator]
+
+
+class Unlike(torch.autograd.Function):
+    """x² with a backward pass that is no derivative: it mixes the coordinates."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 2 * (x + 0.1 * x.roll(1)) * grad
+
+
+@pytest.mark.parametrize(
+    "measure", [partial(hessian_trace, samples=4), top_eigenvalues, partial(spectral_density)]
+)
+def test_a_backward_pass_that_is_no_derivative_is_told(measure: Callable[..., Measurement]) -> None:
+    w = {"x": torch.linspace(1.0, 2.0, 5, dtype=torch.float64)}
+    for function, told in ((torch.square, False), (Unlike.apply, True)):
+        loss = FunctionObjective(lambda p, f=function: f(p["x"]).pow(2).sum())
+        found = measure(loss, w)
+        assert any("not symmetric" in sentence for sentence in found.warnings) == told

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from flatmin import Ball, Elementwise, EmpiricalLoss, FunctionObjective, Identity, Objective
 from flatmin.sharpness import (
     average_sharpness,
+    critical_sharpness,
     gradient_norm,
     hessian_trace,
     m_sharpness,
@@ -35,6 +36,7 @@ MEASURES: dict[str, Measure] = {
     "worst case": partial(worst_case_sharpness, ball=BALL, steps=3),
     "average": partial(average_sharpness, ball=BALL, samples=3),
     "gradient norm": gradient_norm,
+    "critical": critical_sharpness,
     "trace": partial(hessian_trace, samples=3),
     "eigenvalues": top_eigenvalues,
     "density": partial(spectral_density, samples=2, steps=5),

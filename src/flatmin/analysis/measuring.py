@@ -20,6 +20,7 @@ from flatmin.sharpness import (
     Estimate,
     Measurement,
     average_sharpness,
+    critical_sharpness,
     gradient_norm,
     hessian_trace,
     one_step_sharpness,
@@ -112,6 +113,8 @@ def measure(name: str, objective: EmpiricalLoss, ball: Ball, effort: Effort) -> 
             )
         case "top-eigenvalue":
             return top_eigenvalues(objective, w, scale=scale, tolerance=1e-4, generator=random)
+        case "critical":
+            return critical_sharpness(objective, w, scale=scale)
     raise ValueError(f"there is no measure {name!r}; the measures are {', '.join(MEASURES)}.")
 
 
@@ -123,6 +126,7 @@ MEASURES = {
     "gradient-norm": "dual norm of T g: the slope that the ball sees",
     "trace": "trace of T H T",
     "top-eigenvalue": "largest eigenvalue of T H T",
+    "critical": "2 / the longest step along -T T g that does not raise the loss",
 }
 
 

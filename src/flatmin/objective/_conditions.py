@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint
-from torch import nn
+from torch import Tensor, nn
 
 
 def devices_of(model: nn.Module) -> set[torch.device]:
@@ -44,6 +44,9 @@ def measuring(devices: Collection[torch.device]) -> Iterator[None]:
         stack.enter_context(_plain_attention())
         # Reentrant checkpoints can be differentiated by no call but backward().
         stack.enter_context(_set(torch.utils.checkpoint, "CheckpointFunction", _Checkpoint))
+        # Where torch fuses weight normalization, its second derivative is wrong.
+        for owner in (torch, sys.modules["torch.nn.utils.weight_norm"]):
+            stack.enter_context(_set(owner, "_weight_norm", _weight_norm))
         if "torch._dynamo" in sys.modules:  # else nothing has been compiled
             # Compiled code cannot be differentiated twice.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -59,6 +62,11 @@ class _Checkpoint:
         return torch.utils.checkpoint.checkpoint(
             function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state
         )
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Weight normalization by its formula."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
 def _reduced_precision() -> list[Any]:

@@ -4,6 +4,9 @@
 from flatmin.sharpness.ascent import one_step_sharpness, worst_case_sharpness
 from flatmin.sharpness.average import AverageSharpness, average_sharpness
 
+# How long a step may be
+from flatmin.sharpness.critical import CriticalSharpness, critical_sharpness
+
 # Derivatives in the geometry of a ball
 from flatmin.sharpness.curvature import Eigenvalues, hessian_trace, top_eigenvalues
 from flatmin.sharpness.gradient import gradient_norm
@@ -18,12 +21,14 @@ from flatmin.sharpness.spectrum import SpectralDensity, spectral_density
 
 __all__ = [
     "AverageSharpness",
+    "CriticalSharpness",
     "Eigenvalues",
     "Estimate",
     "Measurement",
     "Sharpness",
     "SpectralDensity",
     "average_sharpness",
+    "critical_sharpness",
     "gradient_norm",
     "hessian_trace",
     "m_sharpness",

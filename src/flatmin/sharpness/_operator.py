@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -14,23 +12,40 @@ from flatmin.scale import Scale
 from flatmin.sharpness import _point as point
 
 
-def scaled_hessian(
-    objective: Objective, params: Params, scale: Scale
-) -> Callable[[Tensor], Tensor]:
-    """Multiply a flat float64 vector by T H T."""
+class ScaledHessian:
+    """Multiplies flat float64 vectors by T H T, and sees whether that is symmetric.
 
-    def product(flat: Tensor) -> Tensor:
-        vector = point.stretch(params, scale, unflatten(flat, params))
-        bent = point.stretch(params, scale, objective.hvp(params, vector))
-        result = flatten(bent)
+    A second derivative that torch gets wrong is one that nothing else would tell.
+    """
+
+    def __init__(self, objective: Objective, params: Params, scale: Scale) -> None:
+        self._objective, self._params, self._scale = objective, params, scale
+        self._last: tuple[Tensor, Tensor] | None = None
+        self._largest = 0.0
+        self.skew = 0.0
+        """Largest |⟨x, A y⟩ − ⟨y, A x⟩| of two vectors in a row, relative to |x| |y| and to A."""
+
+    def __call__(self, flat: Tensor) -> Tensor:
+        """Give the product; the caller may write to it."""
+        vector = point.stretch(self._params, self._scale, unflatten(flat, self._params))
+        bent = self._objective.hvp(self._params, vector)
+        result = flatten(point.stretch(self._params, self._scale, bent))
         if not bool(torch.isfinite(result).all()):
             raise ValueError(
                 "the curvature at params must be finite; a diverged network has no sharpness, and "
                 "float32 may overflow where float64 does not."
             )
+        self._compare(flat, result)
         return result
 
-    return product
+    def _compare(self, flat: Tensor, result: Tensor) -> None:
+        length = float(flat.norm())
+        self._largest = max(self._largest, float(result.norm()) / length)
+        if self._last is not None and self._largest:
+            other, its = self._last
+            apart = abs(float(torch.dot(other, result)) - float(torch.dot(flat, its)))
+            self.skew = max(self.skew, apart / (self._largest * length * float(other.norm())))
+        self._last = flat.clone(), result.clone()
 
 
 def nothing_seen(condition: bool) -> tuple[bool, str]:

@@ -53,6 +53,14 @@ class Point:
             "or with a larger rho.",
         )
 
+    def check_fall(self, fall: float, loss: float) -> None:
+        """Note a fall that the arithmetic cannot resolve."""
+        eps, name = self._precision()
+        self.warn(
+            0.0 < fall < _ROUNDINGS * eps * abs(loss),
+            f"the loss falls by {fall:.1e} only, near its rounding in {name}; measure in float64.",
+        )
+
     def check_resolved(self, wanted: float, largest: float) -> None:
         """Note eigenvalues that vanish beside those at the other end of the spectrum."""
         eps, name = self._precision()
@@ -60,6 +68,15 @@ class Point:
             wanted < _ROUNDINGS * eps * largest,
             f"the eigenvalues, {wanted:.1e} in size, are near the rounding of the products in "
             f"{name}, for there are negative ones of size {largest:.1e}; measure in float64.",
+        )
+
+    def check_symmetric(self, skew: float) -> None:
+        """Note second derivatives that are not those of a function."""
+        self.warn(
+            skew > math.sqrt(self._precision()[0]),
+            f"the curvature is not symmetric, by {skew:.1e} of its size, so some backward pass is "
+            "not the derivative of what it belongs to: an operation of the network's own, or one "
+            "that torch cannot differentiate twice.",
         )
 
     def _precision(self) -> tuple[float, str]:

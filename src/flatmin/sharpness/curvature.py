@@ -79,11 +79,12 @@ def hessian_trace(
     """
     point.check_at_least("samples", samples, 2)
     here = point.survey(objective, params, scale)
-    product = operator.scaled_hessian(objective, params, scale)
+    product = operator.ScaledHessian(objective, params, scale)
     random = point.source(generator, params)
     probes = (operator.signs(params, random) for _ in range(samples))
     found = [float(torch.dot(z, product(z))) for z in probes]
     value, error = point.mean_and_error(found)
+    here.check_symmetric(product.skew)
     here.warn(*operator.nothing_seen(all(sample == 0.0 for sample in found)))
     return Estimate(
         value=value,
@@ -152,8 +153,9 @@ def top_eigenvalues(
         )
     random = point.source(generator, params)
     values, residuals, largest, used, missed = np.empty(0), np.empty(0), 0.0, 0, True
+    product = operator.ScaledHessian(objective, params, scale)
     for matrix, length in lanczos(
-        operator.scaled_hessian(objective, params, scale),
+        product,
         operator.gaussian(params, random),
         steps,
         fresh=lambda: operator.gaussian(params, random),
@@ -174,6 +176,7 @@ def top_eigenvalues(
         "use more.",
     )
     here.check_resolved(float(np.abs(values).max()), float(largest))
+    here.check_symmetric(product.skew)
     here.warn(*operator.nothing_seen(not values.any()))
     return Eigenvalues(
         value=float(values[0]),

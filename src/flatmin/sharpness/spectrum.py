@@ -107,7 +107,7 @@ def spectral_density(
     point.check_at_least("samples", samples, 2)
     point.check_at_least("steps", steps, 1)
     here = point.survey(objective, params, scale)
-    product = operator.scaled_hessian(objective, params, scale)
+    product = operator.ScaledHessian(objective, params, scale)
     random = point.source(generator, params)
     dimension = sum(t.numel() for t in params.values())
     nodes: list[float] = []
@@ -121,6 +121,7 @@ def spectral_density(
         nodes += theta.tolist()
         weights += (weight / samples).tolist()
     value, error = point.mean_and_error(traces)
+    here.check_symmetric(product.skew)
     here.warn(*operator.nothing_seen(not any(nodes)))
     return SpectralDensity(
         value=value,
