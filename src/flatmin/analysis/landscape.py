@@ -151,7 +151,7 @@ def landscape(objective: EmpiricalLoss, ball: Ball, *, grid: int, seed: int) -> 
     generator = stream("landscape", seed, device=next(iter(w.values())).device)
     plane = climbing_plane(objective, w, ball, generator)
     chance = _unit(_random(w, generator), ball.p)
-    axis, line = _axis(grid), _axis(2 * grid - 1)
+    axis, line = axis_of(grid), axis_of(2 * grid - 1)
 
     def at(u: Params) -> float | None:
         value = loss_at(objective, w, ball, u)
@@ -176,7 +176,8 @@ def landscape_of(subject: Subject, ball: Ball, grid: int, seed: int) -> dict[str
         return landscape(subject.objective(), ball, grid=grid, seed=seed)
 
 
-def _axis(count: int) -> list[float]:
+def axis_of(count: int) -> list[float]:
+    """Points from minus to plus ``REACH``, in units of rho."""
     return [REACH * (2 * k / (count - 1) - 1) for k in range(count)]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flatmin.analysis.plane_figure import color_bar, draw_plane, levels_of, numbers, second_name
-from flatmin.record.style import COLORS, EXACT, INK, letter, subplots, verbatim
+from flatmin.analysis.titles import about
+from flatmin.record.style import COLORS, EXACT, INK, letter, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,14 +24,7 @@ def landscape_figure(record: dict[str, Any]) -> Figure:
     color_bar(filled, ax, levels)
     ax.plot(1, 0, "o", color="white", mec=INK, ms=5)
     letter([axes[0, 0], axes[0, 1]])
-    ball = record["ball"]
-    subject = verbatim(f"{record['title']}; {record['data']['source']}")
-    order = "∞" if ball["p"] == "inf" else ball["p"]
-    figure.suptitle(
-        f"{subject}, {record['data']['examples']} examples\n"
-        f"{ball['scale']}, rho = {ball['rho']:g}, p = {order}",
-        fontsize=9.5,
-    )
+    figure.suptitle(about(record), fontsize=9.5)
     return figure
 
 

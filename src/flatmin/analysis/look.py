@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from flatmin._given import check_network
-from flatmin._streams import seed_for
+from flatmin._streams import stream
 from flatmin.analysis.looking import Listener, Plan, looked
 from flatmin.analysis.measuring import MEASURES, Effort
 from flatmin.analysis.own_batches import own_batches
@@ -129,7 +129,7 @@ def _taken(data: Any, examples: int, batch_size: int, seed: int) -> tuple[list[E
             raise ValueError(f"{name} must be at least 1, got {count}.")
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for("a function's examples", seed))
+            torch.set_rng_state(stream("a loader's examples", seed).get_state())
             kept = own_batches(data, examples + 1, batch_size)
     except (TypeError, ValueError) as error:
         raise TypeError(

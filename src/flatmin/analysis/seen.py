@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flatmin.analysis.landscape import landscape_of
-from flatmin.analysis.landscape_figure import landscape_figure
 from flatmin.analysis.page import html_of
+from flatmin.analysis.pictures import Pictures
 from flatmin.analysis.subject import Subject
 from flatmin.analysis.table import measure_table
 from flatmin.ball import Ball
 from flatmin.objective import EmpiricalLoss
 from flatmin.record.files import write_atomically
-from flatmin.record.style import house_style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Look:
+class Look(Pictures):
     """A network looked at; prints as a table.
 
     Attributes:
@@ -83,35 +78,14 @@ class Look:
         """On how many copies, of how many units, the spread is; or the reason why on none."""
         return dict(self.record["certificate"])
 
-    def plot_landscape(self, *, grid: int = 21) -> Figure:
-        """Draw the loss along and around the steepest direction, in units of the ball.
-
-        Args:
-            grid: Points on each axis, at least 2; costs grid² + 6 grid forward passes.
-
-        Returns:
-            A figure of matplotlib.
-
-        Raises:
-            ValueError: If the grid is smaller.
-        """
-        if grid < 2:
-            raise ValueError(f"grid must be at least 2, got {grid}.")
-        land = self.record["landscape"]
-        if land is None or len(land["grid"]) != grid:
-            seed = self.record["config"]["seed"]
-            land = landscape_of(self.subject, self.ball, grid, seed)
-            self.record["landscape"] = land
-        with house_style():
-            return landscape_figure(self.record)
-
     def save_html(self, path: Path | str) -> None:
         """Write one page with the table, the landscape if it was drawn, and where all comes from.
 
         Args:
             path: The file; one that is there is replaced.
         """
-        picture = self.plot_landscape() if self.record["landscape"] else None
+        land = self.record["landscape"]
+        picture = self.plot_landscape(grid=len(land["grid"])) if land else None
         write_atomically(Path(path), html_of(self.record, picture))
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flatmin.analysis.plane_figure import color_bar, draw_plane, levels_of, numbers
+from flatmin.analysis.titles import of_ball
 from flatmin.record.style import COLORS, EXACT, letter, subplots, verbatim
 
 if TYPE_CHECKING:
@@ -40,13 +41,9 @@ def several_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
     for ax in planes[len(records) :]:
         ax.set_axis_off()
     letter([top, *planes[: len(records)]])
-    ball, data = records[0]["ball"], records[0]["data"]
-    order = "∞" if ball["p"] == "inf" else ball["p"]
-    figure.suptitle(
-        f"{verbatim(data['source'])}, {data['examples']} examples; "
-        f"{ball['scale']}, rho = {ball['rho']:g}, p = {order}",
-        fontsize=9.5,
-    )
+    data = records[0]["data"]
+    subject = f"{verbatim(data['source'])}, {data['examples']} examples"
+    figure.suptitle(f"{subject}; {of_ball(records[0]['ball'])}", fontsize=9.5)
     return figure
 
 

@@ -1,0 +1,66 @@
+"""The plots of a look: each computes its numbers and draws them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flatmin.analysis.eigenplane import eigenplane
+from flatmin.analysis.eigenplane_figure import eigenplane_figure
+from flatmin.analysis.landscape import landscape_of
+from flatmin.analysis.landscape_figure import landscape_figure
+from flatmin.analysis.subject import Subject, made_in
+from flatmin.ball import Ball
+from flatmin.record.style import house_style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Pictures:
+    """A network with data and a ball that can be drawn."""
+
+    record: dict[str, Any]
+    subject: Subject
+    ball: Ball
+
+    @property
+    def _seed(self) -> int:
+        return int(self.record["config"]["seed"])
+
+    def plot_landscape(self, *, grid: int = 21) -> Figure:
+        """Draw the loss along and around the steepest direction, in units of the ball.
+
+        Args:
+            grid: Points on each axis, at least 2; costs grid² + 6 grid forward passes.
+
+        Returns:
+            A figure of matplotlib.
+
+        Raises:
+            ValueError: If the grid is smaller.
+        """
+        if grid < 2:
+            raise ValueError(f"grid must be at least 2, got {grid}.")
+        land = self.record["landscape"]
+        if land is None or len(land["grid"]) != grid:
+            land = landscape_of(self.subject, self.ball, grid, self._seed)
+            self.record["landscape"] = land
+        with house_style():
+            return landscape_figure(self.record)
+
+    def plot_eigenplane(self, *, grid: int = 21, steps: int = 100) -> Figure:
+        """Draw the loss along and around the two top eigenvectors of T H T, in units of the ball.
+
+        Args:
+            grid: Points on each axis, at least 2; costs grid² + 4 grid forward passes.
+            steps: Most Hessian-vector products for the eigenvectors.
+
+        Returns:
+            A figure of matplotlib; dotted parabolas are what the eigenvalues foresee.
+        """
+        with made_in(self.subject.dtype):
+            plane = eigenplane(
+                self.subject.objective(), self.ball, grid=grid, steps=steps, seed=self._seed
+            )
+        with house_style():
+            return eigenplane_figure(self.record, plane)
