@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from flatmin.analysis.eigenplane import eigenplane
 from flatmin.analysis.eigenplane_figure import eigenplane_figure
+from flatmin.analysis.filter_figure import filter_figure
+from flatmin.analysis.filter_plane import filter_planes
 from flatmin.analysis.landscape import landscape_of
 from flatmin.analysis.landscape_figure import landscape_figure
 from flatmin.analysis.subject import Subject, made_in
@@ -64,3 +66,19 @@ class Pictures:
             )
         with house_style():
             return eigenplane_figure(self.record, plane)
+
+    def plot_filter_normalized(self, *, grid: int = 21) -> Figure:
+        """Draw the plane of Li et al. 2018, to compare with the literature; rescaling fools it.
+
+        Beside it stands the plane of a rescaled copy, along the same random numbers: it computes
+        the same function, and looks different.
+
+        Args:
+            grid: Points on each axis, at least 2; costs 2 grid² forward passes.
+
+        Returns:
+            A figure of matplotlib.
+        """
+        planes = filter_planes(self.subject, grid=grid, seed=self._seed)
+        with house_style():
+            return filter_figure(self.record, planes)
