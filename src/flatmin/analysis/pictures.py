@@ -10,6 +10,8 @@ from flatmin.analysis.filter_figure import filter_figure
 from flatmin.analysis.filter_plane import filter_planes
 from flatmin.analysis.landscape import landscape_of
 from flatmin.analysis.landscape_figure import landscape_figure
+from flatmin.analysis.line import line_between
+from flatmin.analysis.line_figure import line_figure
 from flatmin.analysis.subject import Subject, made_in
 from flatmin.ball import Ball
 from flatmin.record.style import house_style
@@ -82,3 +84,35 @@ class Pictures:
         planes = filter_planes(self.subject, grid=grid, seed=self._seed)
         with house_style():
             return filter_figure(self.record, planes)
+
+    def line_to(self, other: Pictures, *, points: int = 25) -> dict[str, Any]:
+        """Evaluate the loss on the straight line to another network, and its barrier.
+
+        The barrier is how far the loss rises above the straight line between its two ends: as the
+        networks are, after ``canonicalize``, which takes the rescalings out of the way, and with
+        the units of the second in the order that lies nearest to the first, which takes the
+        permutations out.
+
+        Args:
+            other: A look at a network with parameters of the same shapes, on the same data.
+            points: Where the loss is evaluated, both ends included.
+
+        Returns:
+            Plain values: ``t``, and ``lines`` with ``name``, ``losses``, ``barrier`` and
+            ``reason``: why a network could not be rescaled or matched, or None.
+        """
+        return line_between(self.subject, other.subject, points=points)
+
+    def plot_line(self, other: Pictures, *, points: int = 25) -> Figure:
+        """Draw the loss on the straight line to another network, with its barrier.
+
+        Args:
+            other: As for ``line_to``.
+            points: Where the loss is evaluated, both ends included.
+
+        Returns:
+            A figure of matplotlib.
+        """
+        line = self.line_to(other, points=points)
+        with house_style():
+            return line_figure(self.record, other.record, line)
