@@ -108,8 +108,8 @@ class Pictures:
             points: Where the loss is evaluated, both ends included.
 
         Returns:
-            Plain values: ``t``, and ``lines`` with ``name``, ``losses``, ``barrier`` and
-            ``reason``: why a network could not be rescaled or matched, or None.
+            Places ``t``, and ``lines`` with ``name``, ``losses``, ``barrier`` and ``reason``, which
+            says why a network could not be rescaled or matched, or is None.
         """
         return line_between(self.subject, other.subject, points=points)
 
@@ -179,7 +179,7 @@ class Pictures:
             grid: Points on each axis, at least 2; costs grid² forward passes.
 
         Returns:
-            A figure of matplotlib, in parameter units: rescaling the networks changes it.
+            A figure of matplotlib in parameter units, which rescaling changes.
         """
         found = trajectory(self.subject, states, grid=grid)
         with house_style():
