@@ -59,6 +59,8 @@ FROZEN = {
     "flatmin.Elementwise": "(eta=0.0, biases=True)",
     "flatmin.EmpiricalLoss": "(model, loss_function, batches)",
     "flatmin.sharpness.one_step_sharpness": "(objective, params, ball)",
+    "flatmin.sharpness.rounding_rise": "(objective, params, *, bits=4)",
+    "flatmin.GaussNewton": "(loss)",
     "flatmin.sharpness.critical_sharpness": (
         "(objective, params, *, scale, update=None, start=None, tolerance=0.0625)"
     ),

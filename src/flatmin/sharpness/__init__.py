@@ -17,6 +17,11 @@ from flatmin.sharpness.measurement import Estimate, Measurement, Sharpness
 # A measure on parts: of the data, of the network
 from flatmin.sharpness.micro import m_sharpness
 from flatmin.sharpness.per_layer import per_layer
+
+# What a network survives
+from flatmin.sharpness.rounding import rounding_rise
+
+# How curvature is distributed
 from flatmin.sharpness.spectrum import SpectralDensity, spectral_density
 
 __all__ = [
@@ -34,6 +39,7 @@ __all__ = [
     "m_sharpness",
     "one_step_sharpness",
     "per_layer",
+    "rounding_rise",
     "spectral_density",
     "top_eigenvalues",
     "worst_case_sharpness",
