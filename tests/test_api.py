@@ -60,6 +60,7 @@ FROZEN = {
     "flatmin.EmpiricalLoss": "(model, loss_function, batches)",
     "flatmin.sharpness.one_step_sharpness": "(objective, params, ball)",
     "flatmin.sharpness.rounding_rise": "(objective, params, *, bits=4)",
+    "flatmin.sharpness.AdamScale": "(optimizer, model)",
     "flatmin.GaussNewton": "(loss)",
     "flatmin.sharpness.critical_sharpness": (
         "(objective, params, *, scale, update=None, start=None, tolerance=0.0625)"

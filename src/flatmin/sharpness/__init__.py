@@ -1,5 +1,8 @@
 """Measures of sharpness: pure functions of an objective, a point, and a ball or a scale."""
 
+# The geometry of Adam
+from flatmin.sharpness.adam_scale import AdamScale
+
 # How far the loss rises in a ball
 from flatmin.sharpness.ascent import one_step_sharpness, worst_case_sharpness
 from flatmin.sharpness.average import AverageSharpness, average_sharpness
@@ -25,6 +28,7 @@ from flatmin.sharpness.rounding import rounding_rise
 from flatmin.sharpness.spectrum import SpectralDensity, spectral_density
 
 __all__ = [
+    "AdamScale",
     "AverageSharpness",
     "CriticalSharpness",
     "Eigenvalues",
