@@ -16,7 +16,10 @@ import pytest
 
 import flatmin
 
-PUBLIC = ("", "sharpness", "symmetry", "data", "models", "train", "ensemble", "optim", "compare")
+PUBLIC = (
+    "", "sharpness", "symmetry", "data", "models", "train", "ensemble", "optim", "compare",
+    "analysis",
+)  # fmt: skip
 
 # Modules whose names stand for a formula or a construction of the literature: they name a source.
 # Plain records among them (dataclasses outside of ball.py and scale.py) need none, nor does what is
@@ -62,6 +65,7 @@ FROZEN = {
     "flatmin.sharpness.rounding_rise": "(objective, params, *, bits=4)",
     "flatmin.sharpness.AdamScale": "(optimizer, model)",
     "flatmin.GaussNewton": "(loss)",
+    "flatmin.analysis.look": "(model, data)",
     "flatmin.sharpness.critical_sharpness": (
         "(objective, params, *, scale, update=None, start=None, tolerance=0.0625)"
     ),

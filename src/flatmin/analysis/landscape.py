@@ -12,6 +12,7 @@ from torch import Tensor
 from flatmin import _tree as tree
 from flatmin._streams import stream
 from flatmin._types import Params
+from flatmin.analysis.subject import Subject, made_in
 from flatmin.ball import Ball
 from flatmin.objective import EmpiricalLoss, Objective
 from flatmin.record.progress import progress
@@ -150,7 +151,7 @@ def landscape(objective: EmpiricalLoss, ball: Ball, *, grid: int, seed: int) -> 
     generator = stream("landscape", seed, device=next(iter(w.values())).device)
     plane = climbing_plane(objective, w, ball, generator)
     chance = _unit(_random(w, generator), ball.p)
-    axis, line = _axis(grid), _axis(2 * grid - 1)
+    axis, line = axis_of(grid), axis_of(2 * grid - 1)
 
     def at(u: Params) -> float | None:
         value = loss_at(objective, w, ball, u)
@@ -169,7 +170,14 @@ def landscape(objective: EmpiricalLoss, ball: Ball, *, grid: int, seed: int) -> 
     }
 
 
-def _axis(count: int) -> list[float]:
+def landscape_of(subject: Subject, ball: Ball, grid: int, seed: int) -> dict[str, Any]:
+    """The landscape of a network that was brought together with its data."""
+    with made_in(subject.dtype):
+        return landscape(subject.objective(), ball, grid=grid, seed=seed)
+
+
+def axis_of(count: int) -> list[float]:
+    """Points from minus to plus ``REACH``, in units of rho."""
     return [REACH * (2 * k / (count - 1) - 1) for k in range(count)]
 
 

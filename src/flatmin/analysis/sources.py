@@ -12,6 +12,7 @@ from torch import nn
 
 from flatmin._streams import seed_for, stream
 from flatmin.analysis.own_batches import own_batches
+from flatmin.analysis.weights import fill, read_weights
 from flatmin.data import Batches, ImageSet, load_cifar10, load_cifar100, load_digits
 from flatmin.objective._batches import Examples
 from flatmin.train import CheckpointError, load_checkpoint, newest_checkpoint
@@ -48,7 +49,7 @@ def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module,
         raise ValueError(f"{text} must return a torch.nn.Module, got {type(model).__name__}.")
     facts: dict[str, Any] = {"source": text, "weights": str(weights) if weights else None}
     if weights is not None:
-        _fill(model, _read_state(weights), f"{weights} does not fit {text}")
+        fill(model, read_weights(weights), f"{weights} does not fit {text}")
     return model, facts
 
 
@@ -114,6 +115,15 @@ def load_batches(
     return batches, facts
 
 
+def title_of(network: str, facts: Mapping[str, Any]) -> str:
+    """What a network is called that :func:`load_network` gave with these facts."""
+    if "training" not in facts:
+        return network + (f" with {facts['weights']}" if facts["weights"] else "")
+    minimizer = facts["training"]["minimizer"]
+    way = facts["training"]["optimizer"] + (f" + {minimizer}" if minimizer != "none" else "")
+    return f"{facts['training']['model']}, {way}, step {facts['step']:,}"
+
+
 def _from_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     state = _read_checkpoint(path)
     fingerprint = state.get("fingerprint")
@@ -129,7 +139,7 @@ def _from_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     if config["model"].startswith("mlp"):  # its checkpoint knows the product alone
         shape = {"channels": _width(fingerprint), "pixels": 1}
     model = build_network(config["model"], classes=len(fingerprint["classes"]), **shape)
-    _fill(model, state["network"], f"{path} does not fit its own network")
+    fill(model, state["network"], f"{path} does not fit its own network")
     facts = {
         "source": str(path),
         "step": state.get("place", {}).get("step"),
@@ -145,29 +155,22 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
             return load_checkpoint(path)
         found = newest_checkpoint(path)
     except CheckpointError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_bare(path) or str(error)) from error
     if found is None:
         raise ValueError(f"there is no checkpoint in {path}.")
     return found[1]
 
 
-def _read_state(path: Path) -> Any:
+def _bare(path: Path) -> str | None:
+    """What to do with a file that holds weights alone, if it does."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a stranger's file can fail in any way
-        raise ValueError(
-            f"{path} cannot be read as a state dict: it is missing, damaged, or holds more than "
-            f"tensors and plain values ({type(error).__name__})."
-        ) from error
-    return state["network"] if isinstance(state, dict) and "fingerprint" in state else state
-
-
-def _fill(model: nn.Module, state: Any, problem: str) -> None:
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"{problem}: {text[:300]}{'…' if len(text) > 300 else ''}") from error
+        read_weights(path)
+    except ValueError:
+        return None
+    return (
+        f"{path} holds weights and does not say of which network: name the function that returns "
+        f"it, as in `flatmin measure module:callable --weights {path}`."
+    )
 
 
 def _images(

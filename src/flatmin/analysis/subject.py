@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flatmin.analysis.own_targets import fitting_loss
+from flatmin.analysis.own_targets import Loss, fitting_loss
 from flatmin.objective import EmpiricalLoss
 from flatmin.objective._batches import Examples, Inputs, apply, arguments
+from flatmin.objective._structure import tensors
 from flatmin.symmetry import Scalings, find_scalings
 from flatmin.train.named import one_line
 
@@ -28,8 +30,13 @@ class Subject:
     """
 
     model: nn.Module
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Loss
     batches: list[Examples]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type in which it is measured."""
+        return next((t.dtype for t in self.model.parameters()), torch.get_default_dtype())
 
     def objective(self, model: nn.Module | None = None) -> EmpiricalLoss:
         """The loss of the network, or of a copy of it."""
@@ -37,7 +44,11 @@ class Subject:
 
 
 def fit(
-    model: nn.Module, batches: list[Examples], device: torch.device, dtype: torch.dtype
+    model: nn.Module,
+    batches: list[Examples],
+    device: torch.device,
+    dtype: torch.dtype,
+    loss: Loss | None = None,
 ) -> Subject:
     """Bring network and data together, in eval mode, and try them.
 
@@ -46,6 +57,8 @@ def fit(
         batches: Inputs, and targets: classes for cross-entropy, others for squared errors.
         device: Where to measure.
         dtype: In which floating type.
+        loss: Mean loss of a batch, which then takes the targets as they are; None for the one that
+            the targets mean.
 
     Returns:
         What can be measured.
@@ -63,6 +76,8 @@ def fit(
     sizes = [len(targets) for _, targets in placed]
     if not sum(sizes):
         raise ValueError("there must be at least one example, got none.")
+    if loss is not None:
+        return Subject(model, loss, placed)
     by_shape = {_shapes(inputs): inputs for inputs, _ in reversed(placed)}
     *_, outputs = (_outputs(model, inputs, dtype) for inputs in by_shape.values())
     if outputs.ndim == 0 or len(outputs) != sizes[0]:
@@ -70,9 +85,9 @@ def fit(
             f"the network must return a row for each example, got the shape {list(outputs.shape)} "
             f"for {sizes[0]} examples; give the examples in the first dimension."
         )
-    loss, targets = fitting_loss(outputs, torch.cat([targets for _, targets in placed]))
+    meant, targets = fitting_loss(outputs, torch.cat([targets for _, targets in placed]))
     inputs = [inputs for inputs, _ in placed]
-    return Subject(model, loss, list(zip(inputs, torch.split(targets, sizes), strict=True)))
+    return Subject(model, meant, list(zip(inputs, torch.split(targets, sizes), strict=True)))
 
 
 @contextmanager
@@ -121,8 +136,11 @@ def _remedy(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> str:
         return "integers are passed on as they are, so give these in floating point"
     single = apply(lambda t: t.float() if t.is_floating_point() else t, inputs)
     if _tried(model.float(), single, torch.float32)[1] is None:
-        return "it makes float32 numbers itself, so measure with --precision fp32"
-    return "name others with --data"
+        return (
+            "it makes float32 numbers itself, so measure with --precision fp32 (from Python, "
+            "dtype=torch.float32)"
+        )
+    return "give others (on a command line, name others with --data)"
 
 
 def _tried(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> tuple[Any, Exception | None]:
@@ -147,3 +165,18 @@ def scalings_of(subject: Subject) -> tuple[Scalings | None, str | None]:
         stops = "; ".join(f"{stop.layer}: {stop.reason}" for stop in found.stopped)
         return None, f"nothing in this network may be rescaled ({stops})"
     return found, None
+
+
+def digest(batches: Iterable[Examples]) -> str:
+    """A short text that is the same for the same examples, however they are batched."""
+    digests: dict[int, Any] = {}
+    for inputs, targets in batches:
+        args, kwargs = arguments(inputs)
+        for place, value in enumerate((targets, *args, *(kwargs[key] for key in sorted(kwargs)))):
+            for t in tensors(value):
+                plain = t.detach().cpu().contiguous()
+                plain = plain.double() if plain.is_floating_point() else plain.long()
+                held = digests.setdefault(place, hashlib.sha256(str(t.shape[1:]).encode()))
+                held.update(plain.numpy().tobytes())
+    whole = b"".join(held.digest() for _, held in sorted(digests.items()))
+    return hashlib.sha256(whole).hexdigest()[:16]

@@ -1,14 +1,18 @@
-"""The table of ``flatmin measure``, from its record alone."""
+"""The table of ``flatmin measure``, from its record alone: whole, or line by line as it grows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flatmin.analysis.measuring import MEASURES
 from flatmin.record.blocks import written
 
+# Columns are as wide before the first number is known as after the last.
+_NAME, _NUMBER, _COST = max(map(len, MEASURES)), 10, 27
 
-def measure_table(record: dict[str, Any]) -> str:
+
+def measure_table(record: Mapping[str, Any]) -> str:
     """Write what was measured, for a terminal.
 
     Args:
@@ -17,68 +21,78 @@ def measure_table(record: dict[str, Any]) -> str:
     Returns:
         Lines of text: what was measured, a row for each measure, and what to be wary of.
     """
-    balls, data = record["balls"], record["data"]
-    names = [ball["scale"] for ball in balls]
-    rows: dict[str, dict[str, Any]] = {}
-    for row in record["rows"]:
-        rows.setdefault(row["measure"], {})[row["scale"]] = row
-    header = ["measure", names[0], "± error", "cost", "spread"]
-    header += [part for name in names[1:] for part in (name, "spread")]
-    lines = [header]
-    for measure, found in rows.items():
-        first = found[names[0]]
-        cells = [measure, written(first["value"]), written(first["standard_error"], 2)]
-        cells += [_cost(first), written(first["spread"], 1)]
-        for name in names[1:]:
-            cells += [written(found[name]["value"]), written(found[name]["spread"], 1)]
-        lines.append(cells)
+    names = dict.fromkeys(row["measure"] for row in record["rows"])
+    lines = [line_of(record, name) for name in names]
+    return "\n".join([heading(record), *lines, remarks(record)])
+
+
+def heading(record: Mapping[str, Any]) -> str:
+    """What is measured, and the names of the columns: known at once."""
+    data = record["data"]
     loss = "mean squared error" if record["loss_function"] == "mse_loss" else "loss"
     where = f"{data['source']}{', ' + data['part'] if 'part' in data else ''}"
+    first = "the first " if data.get("more") else ""
+    names = [ball["scale"] for ball in record["balls"]]
+    columns = ["measure", names[0], "± error", "cost", "spread"]
+    columns += [part for name in names[1:] for part in (name, "spread")]
+    line = _aligned(columns, record)
     return "\n".join(
         [
             f"{record['title']}: {record['network']['parameters']:,} parameters",
-            f"{where}: {data['examples']:,} examples, {loss} {written(record['loss'])}",
-            "; ".join(f"{b['scale']}: rho = {b['rho']:g}, p = {b['p']}" for b in balls),
+            f"{where}: {first}{data['examples']:,} examples, {loss} {written(record['loss'])}",
+            "; ".join(f"{b['scale']}: rho = {b['rho']:g}, p = {b['p']}" for b in record["balls"]),
+            *([f"in {record['threads']}"] if "threads" in record else []),
             "",
-            *_aligned(lines),
-            "",
-            *_remarks(record),
+            line,
+            "-" * len(line),
         ]
     )
 
 
-def _cost(row: dict[str, Any]) -> str:
-    kinds = (("gradients", "gradient"), ("forwards", "forward"), ("hvps", "Hessian product"))
-    parts = [f"{row[key]} {noun}{'' if row[key] == 1 else 's'}" for key, noun in kinds if row[key]]
-    return ", ".join(parts)
+def line_of(record: Mapping[str, Any], name: str) -> str:
+    """The row of a measure."""
+    found = {row["scale"]: row for row in record["rows"] if row["measure"] == name}
+    first, *others = (found[ball["scale"]] for ball in record["balls"])
+    cells = [name, written(first["value"]), written(first["standard_error"], 2)]
+    cells += [_cost(first), written(first["spread"], 1)]
+    for row in others:
+        cells += [written(row["value"]), written(row["spread"], 1)]
+    return _aligned(cells, record)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    return [line.rstrip() for line in (lines[0], "-" * max(map(len, lines)), *lines[1:])]
-
-
-def _remarks(record: dict[str, Any]) -> list[str]:
-    """Each sentence once, with the measures that it concerns."""
+def remarks(record: Mapping[str, Any]) -> str:
+    """What is known when all rows are: each sentence once, with the measures that it concerns."""
     certificate = record["certificate"]
     if certificate["copies"]:
         moved = [row["outputs_moved"] for row in record["rows"] if row["outputs_moved"] is not None]
-        remarks = [
+        sentences = [
             f"spread: (max − min) / |mean| over {certificate['copies']} "
             f"scaling{'s' * (certificate['copies'] > 1)} of "
             f"{certificate['units']} units; the outputs moved by "
             f"{written(max(moved), 1) if moved else 'an unknown part'} of their rms."
         ]
     else:
-        remarks = [f"no spread: {certificate['reason']}."]
+        sentences = [f"no spread: {certificate['reason']}."]
     concerned: dict[str, list[str]] = {}
     for row in record["rows"]:
-        sentences = list(row["warnings"])
+        noted = list(row["warnings"])
         if not (row["verdict"] or "invariant").removeprefix("NOT ").startswith("invariant"):
-            sentences.append(row["verdict"])
-        for sentence in sentences:
+            noted.append(row["verdict"])
+        for sentence in noted:
             concerned.setdefault(sentence, []).append(f"{row['measure']}, {row['scale']}")
     for sentence, places in concerned.items():
-        remarks.append(f"note: {sentence} ({'; '.join(places)})")
-    return remarks
+        sentences.append(f"note: {sentence} ({'; '.join(places)})")
+    return "\n".join(["", *sentences])
+
+
+def _cost(row: Mapping[str, Any]) -> str:
+    kinds = (("gradients", "gradient"), ("forwards", "forward"), ("hvps", "Hessian product"))
+    parts = [f"{row[key]} {noun}{'' if row[key] == 1 else 's'}" for key, noun in kinds if row[key]]
+    return ", ".join(parts)
+
+
+def _aligned(cells: Sequence[str], record: Mapping[str, Any]) -> str:
+    widths = [_NAME, max(_NUMBER, len(record["balls"][0]["scale"])), 7, _COST, 6]
+    for ball in record["balls"][1:]:
+        widths += [max(_NUMBER, len(ball["scale"])), 6]
+    return "  ".join(c.ljust(width) for c, width in zip(cells, widths, strict=True)).rstrip()

@@ -145,7 +145,8 @@ def require(arguments: argparse.Namespace, other: str, options: Sequence[str], w
     if getattr(arguments, other) is None:
         for name in options:
             if getattr(arguments, name) not in (None, False):
-                raise ValueError(f"--{name.replace('_', '-')} needs --{other}, {why}.")
+                words = (f"--{each.replace('_', '-')}" for each in (name, other))
+                raise ValueError(f"{' needs '.join(words)}, {why}.")
 
 
 def _say(sentence: str) -> None:

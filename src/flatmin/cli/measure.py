@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import math
 import sys
 from pathlib import Path
@@ -14,17 +12,24 @@ import torch
 from torch.nn.functional import mse_loss
 
 from flatmin import cli
-from flatmin.analysis.landscape import landscape
+from flatmin.analysis.landscape import landscape_of
 from flatmin.analysis.landscape_figure import landscape_figure
-from flatmin.analysis.measuring import MEASURES, Copies, Effort, measured_row, scale_name
+from flatmin.analysis.looking import Plan, looked
+from flatmin.analysis.measuring import MEASURES, Effort
 from flatmin.analysis.own_targets import could_be_classes
-from flatmin.analysis.sources import load_batches, load_network
-from flatmin.analysis.subject import Subject, fit, made_in, scalings_of
-from flatmin.analysis.table import measure_table
+from flatmin.analysis.page import png
+from flatmin.analysis.results import write_results
+from flatmin.analysis.several_figure import several_figure
+from flatmin.analysis.several_table import several_table
+from flatmin.analysis.sources import load_batches, load_network, title_of
+from flatmin.analysis.subject import Subject, digest, fit, made_in
+from flatmin.analysis.table import remarks
+from flatmin.analysis.telling import Printed, say
+from flatmin.analysis.threads import Threads, fastest, running_in
 from flatmin.ball import Ball
-from flatmin.record.files import require_writable, write_atomically
+from flatmin.objective import EmpiricalLoss
+from flatmin.record.files import require_writable
 from flatmin.record.options import check_device
-from flatmin.record.progress import progress
 from flatmin.record.provenance import provenance
 from flatmin.record.style import house_style
 from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise, Scale
@@ -37,8 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     parser.epilog = "measures: " + "; ".join(f"{name} ({text})" for name, text in MEASURES.items())
     add = parser.add_argument
-    add("network", help="a checkpoint of `flatmin train` or its folder, or module:callable")
-    add("--weights", type=Path, metavar="FILE", help="state dict for what the callable returns")
+    add(
+        "network",
+        nargs="+",
+        help="a checkpoint of `flatmin train` or its folder, or module:callable; several are "
+        "measured side by side",
+    )
+    add(
+        "--weights",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="state dict, or a checkpoint with one, for what the callable returns; given several "
+        "times, several networks",
+    )
     add("--data", metavar="DIR|CALLABLE", help="CIFAR, or module:callable; without it, digits")
     add("--dataset", choices=("cifar10", "cifar100"), help="what is in DIR (cifar10)")
     add("--part", choices=("train", "test"), help="which part of the images (train)")
@@ -64,20 +81,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--grid", type=_natural, default=21, metavar="N", help="landscape, N × N (21; 0: none)")
     add("--precision", choices=tuple(PRECISIONS), default="fp64", help="to measure in (fp64)")
     add("--seed", type=_natural, default=0, help="of all random choices (0)")
+    add("--threads", type=_count, metavar="N", help="of a CPU (one or all, whichever is faster)")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, …")
     add("--out", type=Path, default=Path("results"), help="folder of measure.json, .png (results)")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Measure, and write only when all is known."""
+    """Measure, say at once what is known, and write only when all is."""
     balls = _balls(arguments)
     check_device(arguments.device)
-    for name, wrong in (("samples", arguments.samples < 2), ("grid", arguments.grid == 1)):
-        if wrong:
-            raise ValueError(f"{name} must be at least 2, got {getattr(arguments, name)}.")
+    effort = Effort(steps=arguments.steps, samples=arguments.samples, seed=arguments.seed)
+    plan = Plan(
+        balls=balls,
+        measures=tuple(arguments.measure),
+        effort=effort,
+        scalings=arguments.scalings,
+    )
+    if arguments.grid == 1:
+        raise ValueError("grid must be at least 2, or 0 for no landscape, got 1.")
     cli.require(arguments, "data", ("dataset",), "the folder of images")
     require_writable(arguments.out)
-    model, facts = load_network(arguments.network, arguments.weights, arguments.seed)
+    subjects = [_subject(arguments, *named) for named in _named(arguments)]
+    _require_same_data(subjects)
+    chosen = _threads(arguments, subjects[0][0])
+    config = _config(arguments)
+    origin = provenance({"device": arguments.device, "seeds": arguments.seed})
+    records = []
+    with running_in(chosen.number):
+        for subject, about in subjects:
+            record = looked(subject, plan, **about, listener=Printed(), threads=str(chosen))
+            say(remarks(record) + "\n")
+            if arguments.grid:
+                record["landscape"] = landscape_of(subject, balls[0], arguments.grid, effort.seed)
+            records.append(record | {"config": config, "provenance": origin})
+    picture = _picture(records) if arguments.grid else None
+    said = write_results(arguments.out, records, picture)
+    if len(records) > 1:
+        print(several_table(records) + "\n")
+    if said:
+        _say(said)
+    out: Path = arguments.out
+    print(out / "measure.json", *([out / "measure.png"] if picture else []), sep=", ")
+    return 0
+
+
+def _named(arguments: argparse.Namespace) -> list[tuple[str, Path | None]]:
+    """Each network with the file of its weights: several of one function, or one of each."""
+    networks, weights = arguments.network, arguments.weights or [None] * len(arguments.network)
+    if len(networks) == 1:
+        return [(networks[0], file) for file in weights]
+    if len(networks) != len(weights):
+        raise ValueError(
+            f"--weights goes with one function, or once with each of several networks, got "
+            f"{len(weights)} for {len(networks)} networks."
+        )
+    return list(zip(networks, weights, strict=True))
+
+
+def _subject(
+    arguments: argparse.Namespace, network: str, weights: Path | None
+) -> tuple[Subject, dict[str, Any]]:
+    """A network with its data, and what the record says of both."""
+    model, facts = load_network(network, weights, arguments.seed)
     fingerprint = facts.pop("fingerprint", None)
     batches, data = load_batches(
         arguments.data,
@@ -96,27 +161,48 @@ def main(arguments: argparse.Namespace) -> int:
             "the targets are in floating point, so the loss is the mean squared error; if they "
             "name classes, return integers for cross-entropy."
         )
-    with made_in(PRECISIONS[arguments.precision]):
-        record = _record(arguments, subject, balls, facts, data)
-    picture = None
-    if record["landscape"]:
-        buffer = io.BytesIO()
-        with house_style():
-            landscape_figure(record).savefig(buffer, format="png", metadata={"Software": None})
-        picture = buffer.getvalue()
-    out: Path = arguments.out
-    if picture:
-        write_atomically(out / "measure.png", picture)
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(out / "measure.json", text + "\n")
-    if not picture:  # one of an earlier network would seem to be this one's
-        (out / "measure.png").unlink(missing_ok=True)
-    print(measure_table(record))
-    print(f"\n{out / 'measure.json'}" + (f", {out / 'measure.png'}" if picture else ""))
-    return 0
+    return subject, {"title": title_of(network, facts), "network": facts, "data": data}
 
 
-def _balls(arguments: argparse.Namespace) -> list[Ball]:
+def _require_same_data(subjects: list[tuple[Subject, dict[str, Any]]]) -> None:
+    (first, about), *others = subjects
+    for subject, other in others:
+        if digest(subject.batches) != digest(first.batches):
+            raise ValueError(
+                f"networks are compared on the same data, and {about['title']} and "
+                f"{other['title']} take or were trained on others; name data for both with --data."
+            )
+
+
+def _threads(arguments: argparse.Namespace, subject: Subject) -> Threads:
+    """As many as asked for; else one or all, whichever takes a gradient faster."""
+    if arguments.threads is not None:
+        return Threads(arguments.threads)
+    if torch.device(arguments.device).type != "cpu":
+        return Threads(torch.get_num_threads())
+    with made_in(subject.dtype):
+        objective = EmpiricalLoss(subject.model, subject.loss, subject.batches[:1])
+        return fastest(lambda: objective.value_and_grad(objective.params))
+
+
+def _config(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options as plain values."""
+    plain = {
+        name: [str(part) for part in value] if isinstance(value, list) else value
+        for name, value in vars(arguments).items()
+    }
+    plain["out"] = str(arguments.out)
+    plain["p"] = f"{arguments.p:g}"  # JSON has no infinity
+    return plain
+
+
+def _picture(records: list[dict[str, Any]]) -> bytes:
+    with house_style():
+        single = len(records) == 1
+        return png(landscape_figure(records[0]) if single else several_figure(records))
+
+
+def _balls(arguments: argparse.Namespace) -> tuple[Ball, ...]:
     """The ball to measure in, and SAM's as the control where it is another."""
     elementwise = Elementwise(arguments.eta, biases=not arguments.no_biases)
     scales: dict[str, Scale] = {
@@ -132,71 +218,7 @@ def _balls(arguments: argparse.Namespace) -> list[Ball]:
             raise ValueError(f"{name} must be above 0 and finite, got {getattr(arguments, name)}.")
     ball = Ball(arguments.rho, arguments.p, scales[arguments.scale])
     control = Ball(arguments.sam_rho, arguments.p)
-    return [ball] if arguments.scale == "identity" else [ball, control]
-
-
-def _record(
-    arguments: argparse.Namespace,
-    subject: Subject,
-    balls: list[Ball],
-    facts: dict[str, Any],
-    data: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything that is measured, with where it comes from, as plain values."""
-    config = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(arguments).items()
-    }
-    config["p"] = f"{arguments.p:g}"  # JSON has no infinity
-    origin = provenance({"device": arguments.device, "seeds": arguments.seed})
-    objective = subject.objective()
-    loss = objective.value(objective.params).item()
-    if not math.isfinite(loss):
-        raise ValueError(
-            f"the loss must be finite, got {loss} on {data['source']}; a diverged network has no "
-            "sharpness."
-        )
-    scalings, reason = scalings_of(subject) if arguments.scalings else (None, "not asked for")
-    copies = Copies(scalings, arguments.scalings, arguments.seed)
-    effort = Effort(steps=arguments.steps, samples=arguments.samples, seed=arguments.seed)
-    jobs = [(name, ball) for name in dict.fromkeys(arguments.measure) for ball in balls]
-    rows = [
-        {"scale": scale_name(ball.scale), **measured_row(name, subject, ball, effort, copies)}
-        for name, ball in progress(jobs, "flatmin measure")
-    ]
-    parameters = sum(t.numel() for t in objective.params.values())
-    return {
-        "title": _title(arguments.network, facts),
-        "network": {**facts, "parameters": parameters},
-        "data": data,
-        "loss": loss,
-        "loss_function": getattr(subject.loss, "__name__", ""),
-        "balls": [_described(ball) for ball in balls],
-        "ball": _described(balls[0]),
-        "certificate": {
-            "copies": arguments.scalings if copies.any else 0,
-            "units": sum(group.size for group in scalings.groups) if scalings else 0,
-            "reason": reason,
-        },
-        "rows": rows,
-        "landscape": landscape(objective, balls[0], grid=arguments.grid, seed=arguments.seed)
-        if arguments.grid
-        else None,
-        "config": config,
-        "provenance": origin,
-    }
-
-
-def _described(ball: Ball) -> dict[str, Any]:
-    return {"scale": scale_name(ball.scale), "rho": ball.rho, "p": f"{ball.p:g}"}
-
-
-def _title(network: str, facts: dict[str, Any]) -> str:
-    if "training" not in facts:
-        return network + (f" with {facts['weights']}" if facts["weights"] else "")
-    minimizer = facts["training"]["minimizer"]
-    way = facts["training"]["optimizer"] + (f" + {minimizer}" if minimizer != "none" else "")
-    return f"{facts['training']['model']}, {way}, step {facts['step']:,}"
+    return (ball,) if arguments.scale == "identity" else (ball, control)
 
 
 def _count(text: str) -> int:

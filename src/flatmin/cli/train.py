@@ -13,6 +13,8 @@ from typing import Any
 
 from flatmin import cli
 from flatmin._streams import seed_for
+from flatmin.analysis.gauge import Gauge, batch_of, draw_run
+from flatmin.analysis.measuring import MEASURES, Effort
 from flatmin.data import (
     Augment,
     ImageSet,
@@ -92,6 +94,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-every", type=int, metavar="N", help="steps between checkpoints (an epoch)"
     )
     parser.add_argument("--keep", type=int, metavar="K", help="checkpoints that stay (2)")
+    parser.add_argument(
+        "--measure-every",
+        type=int,
+        metavar="N",
+        help="steps between measurings of sharpness on 256 examples, for log and along.png",
+    )
+    parser.add_argument("--measure", choices=tuple(MEASURES), help="which measure (critical)")
     parser.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too")
 
 
@@ -100,10 +109,13 @@ def main(arguments: argparse.Namespace) -> int:
     kept = ("resume", "keep", "tensorboard")
     cli.require(arguments, "out", kept, "the folder for checkpoints and log")
     cli.require(arguments, "data", ("download", "dataset"), "the folder of images")
+    cli.require(arguments, "measure_every", ("measure",), "the steps between two measurings")
+    cli.require(arguments, "out", ("measure_every",), "the folder for log and plot")
     config, data = _prepare(arguments)
     network = call(arguments.network, config.seed) if arguments.network else None
     loss, metric = (named(text) if text else None for text in (arguments.loss, arguments.metric))
     try:
+        gauge = _gauge(arguments, data, config, loss)
         run = train(
             config,
             data,
@@ -118,6 +130,8 @@ def main(arguments: argparse.Namespace) -> int:
             keep=2 if arguments.keep is None else arguments.keep,
             tensorboard=arguments.tensorboard,
             progress=arguments.network or config.model,
+            watch=gauge,
+            watch_every=arguments.measure_every if gauge else None,
         )
     except TypeError as error:  # what a user's functions return is input, too
         raise ValueError(str(error)) from error
@@ -128,8 +142,20 @@ def main(arguments: argparse.Namespace) -> int:
         _say(str(error), everywhere=isinstance(error, OutOfMemory))
         return 3 if isinstance(error, Diverged) else 4 if isinstance(error, NotWritable) else 1
     if _leads():
+        if gauge is not None:
+            draw_run(gauge, arguments.out)
         print(_summary(run))
     return 0
+
+
+def _gauge(arguments: argparse.Namespace, data: Any, config: TrainConfig, loss: Any) -> Any:
+    """What is measured along the run; nothing where nothing is asked, or `train` will refuse."""
+    if arguments.measure_every is None or not isinstance(data, tuple | list) or not data:
+        return None
+    if arguments.measure_every < 1:
+        raise ValueError(f"--measure-every must be at least 1, got {arguments.measure_every}.")
+    name, effort = arguments.measure or "critical", Effort(seed=config.seed)
+    return Gauge(batch=batch_of(data[0], config), loss=loss, measure=name, effort=effort)
 
 
 def _prepare(arguments: argparse.Namespace) -> tuple[TrainConfig, Any]:

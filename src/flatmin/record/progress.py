@@ -11,15 +11,29 @@ from flatmin._told import Told
 T = TypeVar("T")
 
 
-def progress(iterable: Iterable[T], description: str) -> Iterator[T]:
-    """Pass the elements on and show on stderr how far we are."""
+def progress(
+    iterable: Iterable[T], description: str, naming: Callable[[T], str] | None = None
+) -> Iterator[T]:
+    """Pass the elements on and show on stderr how far we are.
+
+    Args:
+        iterable: What is passed on.
+        description: What it is.
+        naming: What an element is, shown beside it while it is worked on.
+    """
     if sys.stderr.isatty() or not isinstance(iterable, Sized):
         # disable=None: none without a terminal. leave=False: a finished bar makes room.
-        yield from _tqdm()(iterable, description, disable=None, leave=False, dynamic_ncols=True)
+        bar = _tqdm()(iterable, description, disable=None, leave=False, dynamic_ncols=True)
+        for element in bar:
+            if naming is not None:
+                bar.set_postfix_str(naming(element))
+            yield element
         return
     told = Told(len(iterable), description)
     try:
         for element in iterable:
+            if naming is not None:
+                told.description = f"{description}, {naming(element)}"
             yield element
             told.update()
     finally:

@@ -26,7 +26,7 @@ def read_log(path: Path | str) -> Iterator[dict[str, Any]]:
 
     Yields:
         One dictionary a line; ``event`` says what it is: ``start``, ``resume``, ``step``,
-        ``epoch`` or ``stop``.
+        ``watch``, ``epoch`` or ``stop``.
 
     Example:
         >>> import tempfile
@@ -137,6 +137,13 @@ class Log:
         if self._board:
             self._board.add_scalar("step/loss", loss, step)
             self._board.add_scalar("step/lr", lr, step)
+
+    def watch(self, step: int, found: Mapping[str, float | None]) -> None:
+        """Record what a watch has found after a step."""
+        self.write("watch", step=step, **found)
+        for name, value in found.items():
+            if self._board and value is not None:
+                self._board.add_scalar(f"watch/{name}", value, step)
 
     def epoch(self, record: Epoch) -> None:
         """Record an epoch."""

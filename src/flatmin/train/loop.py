@@ -30,6 +30,7 @@ from flatmin.train.packing import unpack
 from flatmin.train.parts import cut
 from flatmin.train.state import State
 from flatmin.train.stops import Stop, listening, told
+from flatmin.train.watch import Watch, Watching
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ def train(
     log_every: int = 20,
     tensorboard: bool = False,
     progress: str | None = None,
+    watch: Watch | None = None,
+    watch_every: int | None = None,
 ) -> Trained:
     """Train a network, so that it can be interrupted anywhere and continued with the same bits.
 
@@ -98,6 +101,10 @@ def train(
         tensorboard: Whether to write for TensorBoard too.
         progress: Name of a progress bar on stderr, or of a line now and then where that is no
             terminal; None for none.
+        watch: Called with the network, by one process alone; the numbers that it returns by name
+            go to the log, and to TensorBoard. It must leave the network as it is; what it draws at
+            random is put back, so that a run is the same to the bit with and without it.
+        watch_every: Steps between its calls.
 
     Returns:
         History, network and last checkpoint.
@@ -126,6 +133,7 @@ def train(
     for name, value in counts.items():
         if value is not None and fitted(name, value, int) < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
+    watching = Watching.asked(watch, watch_every, parallel)
     for name, flag in (("resume", resume), ("tensorboard", tensorboard)):
         fitted(name, flag, bool)
     if parallel not in PARALLEL:
@@ -183,6 +191,7 @@ def train(
                     stop,
                     save_every=save_every,
                     log_every=log_every,
+                    watching=watching,
                 )
             except BaseException:
                 state.leave()
@@ -199,6 +208,7 @@ def _run(
     *,
     save_every: int | None,
     log_every: int,
+    watching: Watching | None,
 ) -> list[Epoch]:
     """Go on to the last epoch, and give the records of all."""
     config, team = state.config, state.team
@@ -209,6 +219,8 @@ def _run(
             log.count(count)
             if state.step % log_every == 0:
                 log.step(state.step, loss=state.running_loss(), lr=state.lr)
+            if watching is not None and team.rank == 0 and watching.due(state.step):
+                log.watch(state.step, watching.found(state.network, team.device))
             halt = team.any(stop.signal is not None)
             if halt or (_due(state, save_every) and not state.at_end_of_epoch):
                 state.running_loss()

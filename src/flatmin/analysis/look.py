@@ -1,0 +1,154 @@
+"""A network looked at from Python."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from flatmin._given import check_network
+from flatmin._streams import stream
+from flatmin.analysis.looking import Listener, Plan, looked
+from flatmin.analysis.measuring import MEASURES, Effort
+from flatmin.analysis.own_batches import own_batches
+from flatmin.analysis.own_targets import Loss
+from flatmin.analysis.seen import Look
+from flatmin.analysis.subject import fit
+from flatmin.analysis.telling import Printed
+from flatmin.ball import Ball
+from flatmin.objective._batches import Examples
+from flatmin.objective._checks import check_model
+from flatmin.record.provenance import provenance
+from flatmin.scale import Elementwise
+from flatmin.train.named import one_line
+
+INVARIANT = Ball(0.5, scale=Elementwise())
+CONTROL = Ball(0.05)
+
+
+def look(
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: Loss | None = None,
+    ball: Ball = INVARIANT,
+    control: Ball | None = CONTROL,
+    measures: Sequence[str] = tuple(MEASURES),
+    steps: int = 10,
+    samples: int = 10,
+    scalings: int = 3,
+    examples: int = 256,
+    batch_size: int = 256,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    title: str | None = None,
+    verbose: bool = False,
+) -> Look:
+    """Measure a network on data: what ``flatmin measure`` does, from Python.
+
+    A copy of the network is measured, in eval mode: parameters, mode, type and place of the network
+    itself stay as they are, and so does the random state.
+
+    Args:
+        model: The network; the plain one, not wrapped for parallel training.
+        data: One pair of inputs and targets, a ``DataLoader``, a data set of torch, or batches;
+            the first dimension is the example. Inputs are a tensor, a tuple of positional or a
+            mapping of keyword arguments.
+        loss: Mean loss of a batch, from outputs and targets. None takes what the targets mean:
+            cross-entropy for integers, the mean squared error for floating point.
+        ball: The neighbourhood: its first row of numbers, the plots, and what networks are
+            compared in. ``ball.rho`` is in parameter units for ``Identity``, else one.
+        control: A second ball for the same measures, SAM's by default; None for none, and none
+            where ``ball`` has its scale.
+        measures: Names out of ``flatmin.analysis.MEASURES``; all by default.
+        steps: Trial points of a climb.
+        samples: Random points of an average, random vectors of a trace.
+        scalings: Rescaled copies that are measured too, for the spread; 0 for none.
+        examples: The first so many of the data are measured on.
+        batch_size: Examples at a time.
+        dtype: The floating type to measure in; float64 unless the network insists on another.
+        device: Where to measure; None for where the network is.
+        seed: Of all random choices, a shuffled loader's among them.
+        title: What the network is called; None for the name of its class.
+        verbose: Whether to print what is known when it is known, as the command does.
+
+    Returns:
+        Numbers, errors and what rescaling does to them; prints as a table.
+
+    Raises:
+        TypeError: If network or data are something else.
+        ValueError: If they do not fit together, or the loss is not finite.
+
+    Example:
+        The loss (w − 1)² is 1 at w = 2; ρ = 0.5 of |w| takes w to 3, where it is 4.
+
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(model.weight, 2.0)
+        >>> found = look(model, (torch.ones(1, 1), torch.ones(1, 1)), measures=["one-step"])
+        >>> found.loss, found.numbers
+        (1.0, {'one-step': 3.0})
+    """
+    check_network(model)
+    check_model(model)
+    balls = (ball,) if control is None or control.scale == ball.scale else (ball, control)
+    effort = Effort(steps=steps, samples=samples, seed=seed)
+    plan = Plan(balls=balls, measures=tuple(measures), effort=effort, scalings=scalings)
+    batches, more = _taken(data, examples, batch_size, seed)
+    place = torch.device(device) if device is not None else _place_of(model)
+    subject = fit(_copy(model), batches, place, dtype, loss)
+    name = type(model).__name__
+    count = sum(len(targets) for _, targets in batches)
+    record = looked(
+        subject,
+        plan,
+        title=title or name,
+        network={"source": name, "weights": None},
+        data={"source": "the data given", "examples": count, "more": more},
+        listener=Printed() if verbose else Listener(),
+    )
+    record["config"] = {
+        "steps": steps,
+        "samples": samples,
+        "scalings": scalings,
+        "seed": seed,
+        "precision": str(dtype).removeprefix("torch."),
+    }
+    origin = provenance({"device": str(place), "seeds": seed})
+    record["provenance"] = origin | {"command": "flatmin.analysis.look"}
+    return Look(record, subject, ball)
+
+
+def _taken(data: Any, examples: int, batch_size: int, seed: int) -> tuple[list[Examples], bool]:
+    """The first examples, and whether there were more."""
+    for name, count in (("examples", examples), ("batch_size", batch_size)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}.")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(stream("a loader's examples", seed).get_state())
+            kept = own_batches(data, examples + 1, batch_size)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "data must be one pair of inputs and a tensor of targets, a DataLoader, a data set of "
+            f"torch, or batches, got {type(data).__name__} ({one_line(error)})."
+        ) from error
+    batches = own_batches(kept, examples, batch_size)
+    return batches, sum(len(targets) for _, targets in kept) > examples
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # a stranger's network can fail in any way
+        raise ValueError(
+            f"the network must be such that copy.deepcopy(model) works, got {one_line(error)}; a "
+            "copy is measured, so that the network itself stays as it is."
+        ) from error
+
+
+def _place_of(model: nn.Module) -> torch.device:
+    return next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
