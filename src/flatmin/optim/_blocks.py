@@ -90,8 +90,10 @@ class Blocks(Variant, ABC):
                     try:
                         with torch.no_grad():
                             self._climb(saved)
-                        given, moved = gradients.any_in(self.param_groups), bool(saved.old)
+                        given = gradients.any_in(self.param_groups)
                         gradients.drop(self.param_groups)
+                        saved.move()
+                        moved = bool(saved)
                         with gradients.spoiled(self.param_groups, visit.failure):
                             yield
                     finally:
