@@ -34,8 +34,8 @@ class Blocks(Variant, ABC):
         ε of ``Ball.shift`` and the gradients are cleared. The body computes the gradients there, by
         one backward pass or many. On leaving, however it is left, every weight is what it was, bit
         for bit, in the same memory. On a CPU a large one, at whose memory nobody else looks, lies
-        in that of its first gradient meanwhile. ``step()`` then updates the weights with the gradients that
-        the body made.
+        in that of its first gradient meanwhile. ``step()`` then updates the weights with the
+        gradients that the body made.
 
         Groups form one ball: ε solves :math:`\max \langle g, \epsilon\rangle` under
         :math:`\|(u_1/\rho_1, u_2/\rho_2, \ldots)\|_p \le 1`. With one rho this is the usual ball; a
