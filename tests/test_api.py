@@ -62,6 +62,9 @@ FROZEN = {
     "flatmin.Elementwise": "(eta=0.0, biases=True)",
     "flatmin.EmpiricalLoss": "(model, loss_function, batches)",
     "flatmin.sharpness.one_step_sharpness": "(objective, params, ball)",
+    "flatmin.sharpness.rounding_rise": "(objective, params, *, bits=4)",
+    "flatmin.sharpness.AdamScale": "(optimizer, model)",
+    "flatmin.GaussNewton": "(loss)",
     "flatmin.analysis.look": "(model, data)",
     "flatmin.sharpness.critical_sharpness": (
         "(objective, params, *, scale, update=None, start=None, tolerance=0.0625)"

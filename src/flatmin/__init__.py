@@ -7,7 +7,7 @@ from types import ModuleType
 from flatmin.ball import Ball
 
 # Objectives
-from flatmin.objective import EmpiricalLoss, FunctionObjective, Objective
+from flatmin.objective import EmpiricalLoss, FunctionObjective, GaussNewton, Objective
 
 # Optimizers
 from flatmin.optim.async_sam import AsyncSAM
@@ -54,6 +54,7 @@ __all__ = [
     "FollowingLR",
     "FriendlySAM",
     "FunctionObjective",
+    "GaussNewton",
     "Identity",
     "LastPart",
     "Layerwise",

@@ -124,8 +124,11 @@ class Elementwise:
 
     def write(self, weights: Sequence[Tensor], room: Sequence[Tensor]) -> None:
         """Write ``|w| + eta``."""
-        torch._foreach_copy_(list(room), list(weights))
-        torch._foreach_abs_(list(room))
+        for w, factor in zip(weights, room, strict=True):
+            if w.dtype == factor.dtype:
+                torch.abs(w, out=factor)
+            else:
+                factor.copy_(w).abs_()
         if isinstance(self.eta, Tensor):
             for t in room:
                 t.add_(self.eta)

@@ -116,7 +116,9 @@ def test_a_network_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     for row in found["rows"]:
         assert row["measure"] in shown
         assert row["outputs_moved"] < 1e-12
-        if row["scale"] == "T = |w|":
+        if row["measure"].startswith("rounding"):
+            assert row["spread"] > 0.1  # its steps do not follow what reads a unit
+        elif row["scale"] == "T = |w|":
             assert row["spread"] <= 1e-9
         else:
             assert row["spread"] > 1e-2

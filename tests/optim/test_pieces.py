@@ -103,9 +103,18 @@ def test_the_parameters_are_cut_in_every_way() -> None:
     )
 
 
+@pytest.fixture(params=["moves", "changes places"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a fused weight gets to its shifted values: as on a CPU, and as on an accelerator."""
+    monkeypatch.setattr(_fused, "_made", {})
+    monkeypatch.setattr(_fused, "moves", lambda device: request.param == "moves")
+    return str(request.param)
+
+
 @compiles
 @pytest.mark.parametrize("p", [1.5, 2.0, math.inf])
 @pytest.mark.parametrize("variant", OTHERS_SLOWLY)
+@pytest.mark.usefixtures("place")
 def test_fused_is_the_same_step(variant: str, p: float) -> None:
     def build(base: Any) -> Any:
         return VARIANTS[variant](base, p=p, fused=True)
@@ -117,6 +126,7 @@ def test_fused_is_the_same_step(variant: str, p: float) -> None:
 
 @compiles
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.usefixtures("place")
 def test_fused_restores_every_type_bit_for_bit(dtype: torch.dtype) -> None:
     shifts = shifted(lambda base: VARIANTS["ASAM"](base, fused=True), parameters(dtype))
     # One rounding to the type of the weights, of size about one, is all that may lie between.
@@ -127,10 +137,11 @@ def test_fused_restores_every_type_bit_for_bit(dtype: torch.dtype) -> None:
 
 @compiles
 @pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.usefixtures("place")
 def test_an_interrupt_around_the_fused_kernel_leaves_nothing_behind(
     when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it comes before the exchange or after, the weights come back."""
+    """Whether it comes before the kernel or after, the weights come back."""
     kernels = _fused._kernels
 
     def interrupted(*key: Any) -> Any:
@@ -152,19 +163,25 @@ def test_an_interrupt_around_the_fused_kernel_leaves_nothing_behind(
     assert all(torch.equal(p, old) for (_, p), old in zip(named, before, strict=True))
 
 
-def test_gradients_that_others_look_at_are_not_written_to() -> None:
-    """As DDP's buckets do: what is kept there would be overwritten by the second backward pass."""
+def test_gradients_that_others_look_at_are_not_written_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As DDP's buckets do: what stands there would be overwritten by the second backward pass."""
     ball = Ball(0.05)
     weight = torch.randn(200_000)
     alone = torch.randn(200_000)
     assert _fused.suits(ball, weight, alone)
+    part = torch.randn(400_000)[:200_000]
+    assert not _fused.suits(ball, part, alone)
     bucket = torch.randn(400_000)
     assert not _fused.suits(ball, weight, bucket[:200_000])
     watched = torch.randn(200_000)
     view = watched.view(2, -1)
     assert not _fused.suits(ball, weight, watched)
     del view
-    # Where weights and gradients are alike, an interrupt could not be told from its absence.
+    # Where the two change places and are alike, an interrupt could not be told from its absence.
+    monkeypatch.setattr(_fused, "moves", lambda device: False)
+    assert _fused.suits(ball, weight, alone)
     assert not _fused.suits(ball, alone, alone.clone())
 
 

@@ -107,7 +107,11 @@ def test_a_step_takes_no_fresh_memory() -> None:
 def test_a_workspace_that_forgets_is_noticed() -> None:
     counts = fresh_pages("faulty")
     # With one pass less, small blocks that were just freed may lie at hand by luck.
-    counted = {name: n for name, n in counts.items() if name.split(",")[0] in VARIANTS}
+    # Large weights move into the first gradient, and leave nothing to forget.
+    counted = {
+        name: n for name, n in counts.items() if name.split(",")[0] in VARIANTS and "small" in name
+    }
+    assert counted
     assert {name: n for name, n in counted.items() if n <= 200} == {}
 
 
@@ -152,8 +156,9 @@ def kept(optimizer: Any) -> int:
 def test_as_much_is_kept_as_the_docs_say() -> None:
     size = 4 * sum(torch.Size(shape).numel() for shape in LARGE)
     piece = 4 << 18
-    # The first gradients take the old weights: one piece of scratch is kept, two with factors.
-    assert kept(trained(SAM, LARGE)[0]) == piece
+    # The shifted weights take the first gradients: nothing is kept, but scratch for a piece of
+    # what is scaled, one for the factors and one for the direction.
+    assert kept(trained(SAM, LARGE)[0]) == 0
     assert kept(trained(ASAM, LARGE)[0]) == 2 * piece
     # Here the first gradient is needed for something else.
     assert size <= kept(trained(WSAM, LARGE)[0]) <= size + piece

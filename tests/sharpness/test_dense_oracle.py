@@ -11,17 +11,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-from small_networks import Small, made
+from small_networks import Attention, Small, made
 from torch import Tensor, nn
-from torch.autograd.functional import hessian
+from torch.autograd.functional import hessian, jacobian
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flatmin import Ball, Elementwise, EmpiricalLoss, Filterwise, Identity
+from flatmin import Ball, Elementwise, EmpiricalLoss, Filterwise, GaussNewton, Identity
 from flatmin._streams import stream
 from flatmin.scale import Scale
 from flatmin.sharpness import (
@@ -119,6 +120,32 @@ class Oracle:
         with sdpa_kernel(SDPBackend.MATH):
             return hessian(self.value, self.w)  # type: ignore[no-any-return]
 
+    @cached_property
+    def gauss_newton(self) -> Tensor:
+        """The Gauss–Newton matrix."""
+        total, count = torch.zeros(()), 0
+        for inputs, targets in self.small.batches:
+            args = inputs if isinstance(inputs, tuple) else (inputs,)
+            shape: list[torch.Size] = []
+
+            def outputs(numbers: Tensor, args: Any = args, shape: Any = shape) -> Tensor:
+                with patch.object(torch, "_weight_norm", weight_norm):
+                    found = self.at(numbers)(*args)
+                found = found["logits"] if isinstance(found, dict) else found
+                shape[:] = [found.shape]
+                return found.flatten()
+
+            def loss(numbers: Tensor, targets: Any = targets, shape: Any = shape) -> Tensor:
+                found = numbers.view(shape[0])
+                dict_wanted = isinstance(self.small.model, Attention)
+                return self.small.loss({"logits": found} if dict_wanted else found, targets)
+
+            slope = jacobian(outputs, self.w)
+            bend = hessian(loss, outputs(self.w))
+            total = total + slope.T @ bend @ slope * len(targets)
+            count += len(targets)
+        return total / count
+
     def diagonal(self, scale: Scale) -> Tensor:
         """T, by the formulas of the three scales."""
         if isinstance(scale, Identity):
@@ -203,6 +230,24 @@ def test_second_order(oracle: Oracle, name: str) -> None:
             [z @ torch.linalg.matrix_power(matrix / largest, power) @ z / len(z) for z in probes]
         )
         assert weights @ nodes**power == pytest.approx(moment, abs=EXACT)
+
+
+@pytest.mark.parametrize("name", ["identity", "elementwise"])
+def test_gauss_newton(oracle: Oracle, name: str) -> None:
+    """All of Jᵀ H J, from autograd's Jacobian of the outputs and Hessian of the loss in them."""
+    t = oracle.diagonal(SCALES[name])
+    matrix = t[:, None] * oracle.gauss_newton * t
+    values = torch.linalg.eigvalsh(matrix).flip(0)
+    loss, w = GaussNewton(oracle.loss), oracle.loss.params
+    found = top_eigenvalues(loss, w, scale=SCALES[name], k=2, steps=len(values))
+    assert found.values == pytest.approx(values[:2].tolist(), rel=EXACT, abs=EXACT * found.value)
+    assert found.warnings == ()
+    probes = [signs(w, g) for g in [stream("probes")] for _ in range(2)]
+    trace = hessian_trace(loss, w, scale=SCALES[name], samples=2, generator=stream("probes"))
+    forms = [(z @ matrix @ z).item() for z in probes]
+    assert trace.value == pytest.approx(np.mean(forms), rel=EXACT)
+    assert min(forms) >= 0  # the losses are convex in the outputs
+    assert gradient_norm(loss, w) == gradient_norm(oracle.loss, w)
 
 
 def test_in_the_ball(oracle: Oracle) -> None:

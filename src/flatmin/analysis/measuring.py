@@ -14,7 +14,7 @@ from flatmin._streams import stream
 from flatmin._types import Params
 from flatmin.analysis.subject import Subject
 from flatmin.ball import Ball
-from flatmin.objective import EmpiricalLoss
+from flatmin.objective import EmpiricalLoss, GaussNewton
 from flatmin.scale import Scale
 from flatmin.sharpness import (
     Estimate,
@@ -24,6 +24,7 @@ from flatmin.sharpness import (
     gradient_norm,
     hessian_trace,
     one_step_sharpness,
+    rounding_rise,
     top_eigenvalues,
     worst_case_sharpness,
 )
@@ -113,6 +114,12 @@ def measure(name: str, objective: EmpiricalLoss, ball: Ball, effort: Effort) -> 
             )
         case "top-eigenvalue":
             return top_eigenvalues(objective, w, scale=scale, tolerance=1e-4, generator=random)
+        case "gauss-newton":
+            return top_eigenvalues(
+                GaussNewton(objective), w, scale=scale, tolerance=1e-4, generator=random
+            )
+        case "rounding-8-bit" | "rounding-4-bit":
+            return rounding_rise(objective, w, bits=int(name[9]))
         case "critical":
             return critical_sharpness(objective, w, scale=scale)
     raise ValueError(f"there is no measure {name!r}; the measures are {', '.join(MEASURES)}.")
@@ -126,7 +133,10 @@ MEASURES = {
     "gradient-norm": "dual norm of T g: the slope that the ball sees",
     "trace": "trace of T H T",
     "top-eigenvalue": "largest eigenvalue of T H T",
+    "gauss-newton": "largest eigenvalue of T G T, of the Gauss–Newton matrix",
     "critical": "2 / the longest step along -T T g that does not raise the loss",
+    "rounding-8-bit": "rise when weights are rounded to 8 bits, row by row; knows no ball",
+    "rounding-4-bit": "the same to 4 bits",
 }
 
 

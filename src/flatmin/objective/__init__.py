@@ -2,5 +2,6 @@
 
 from flatmin.objective.empirical import EmpiricalLoss
 from flatmin.objective.function import FunctionObjective, Objective
+from flatmin.objective.gauss_newton import GaussNewton
 
-__all__ = ["EmpiricalLoss", "FunctionObjective", "Objective"]
+__all__ = ["EmpiricalLoss", "FunctionObjective", "GaussNewton", "Objective"]

@@ -164,17 +164,11 @@ class EmpiricalLoss:
         Returns:
             A tensor for each name in ``params``.
         """
-        derivatives.check(params)
-
-        def add(at: Evaluated, share: float) -> None:
-            derivatives.accumulate(total, derivatives.second(at.loss, at.point, vector), share)
-
         # The fused kernels of attention cannot be differentiated twice.
-        with self._measuring(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            total = derivatives.zeros(params)
-            self._processes().check_same_point(params, vector)
-            self._evaluate(params, add)
-        return self._reduced(total, params)
+        with sdpa_kernel(SDPBackend.MATH):
+            return self._summed(
+                params, lambda at: derivatives.second(at.loss, at.point, vector), vector
+            )
 
     def micro(self, m: int) -> Iterator[EmpiricalLoss]:
         """Split into objectives over ``m`` consecutive examples each; the last may have fewer.
@@ -211,6 +205,21 @@ class EmpiricalLoss:
             The sum; the tensor itself where there is no group.
         """
         return self._processes().reduce(tensor)
+
+    def _summed(
+        self, params: Params, part: Callable[[Evaluated], Params], vector: Params
+    ) -> dict[str, Tensor]:
+        """Mean over the examples of what each batch gives for each parameter, at one point."""
+        derivatives.check(params)
+
+        def add(at: Evaluated, share: float) -> None:
+            derivatives.accumulate(total, part(at), share)
+
+        with self._measuring(), torch.enable_grad():
+            total = derivatives.zeros(params)
+            self._processes().check_same_point(params, vector)
+            self._evaluate(params, add)
+        return self._reduced(total, params)
 
     def _evaluate(self, params: Params, use: Callable[[Evaluated, float], None]) -> None:
         """Hand each batch to ``use``, and its share of the whole weight."""

@@ -32,9 +32,10 @@ class Blocks(Variant, ABC):
 
         On entering, the gradients in ``.grad`` give the direction, the weights move by the shift
         ε of ``Ball.shift`` and the gradients are cleared. The body computes the gradients there, by
-        one backward pass or many. On leaving, however it is left, every weight is copied back, bit
-        for bit, into the same memory. ``step()`` then updates the weights with the gradients that
-        the body made.
+        one backward pass or many. On leaving, however it is left, every weight is what it was, bit
+        for bit, in the same memory. On a CPU a large one, at whose memory nobody else looks, lies
+        in that of its first gradient meanwhile. ``step()`` then updates the weights with the
+        gradients that the body made.
 
         Groups form one ball: ε solves :math:`\max \langle g, \epsilon\rangle` under
         :math:`\|(u_1/\rho_1, u_2/\rho_2, \ldots)\|_p \le 1`. With one rho this is the usual ball; a
@@ -90,8 +91,10 @@ class Blocks(Variant, ABC):
                     try:
                         with torch.no_grad():
                             self._climb(saved)
-                        given, moved = gradients.any_in(self.param_groups), bool(saved.old)
+                        given = gradients.any_in(self.param_groups)
                         gradients.drop(self.param_groups)
+                        saved.move()
+                        moved = bool(saved)
                         with gradients.spoiled(self.param_groups, visit.failure):
                             yield
                     finally:

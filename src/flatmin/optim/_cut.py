@@ -106,22 +106,29 @@ def cut(
     alike: Callable[[str], Hashable] | None = getattr(ball.scale, "alike", None)
     small: dict[_Kind, Pairs] = {}
     for name, whole, w, g, spread in _local(pairs):
-        in_place = alike is not None and _in_place.suits(w, g)
         if alike is None:
             _sharded.refuse_parts(spread, ball.scale)
-        elif fused and name in free and _fused.suits(ball, w, g) and are_flat(w, g):
-            flats = {name: flat(w)}, {name: flat(g)}
-            yield Fused(ball, sign, spread, workspace, *flats, whole)
+            kind = _Kind(spread, w.device, w.dtype, False)
+            small.setdefault(kind, []).append((name, w, g))
             continue
-        elif w.is_cpu and w.numel() > STRETCH and are_flat(w, g):
-            spare = name in free and is_spare(g, w)
-            for (part_w,), (part_g,) in stretches([w], [g]):
-                part = (ball, sign, spread, workspace, {name: part_w}, {name: part_g}, whole)
-                yield Alike(*part, spare=spare) if in_place else Piece(*part)
-                whole = None
+        in_place = _in_place.suits(w, g)
+        movable = whole is not None or not w.is_cpu
+        spare = name in free and movable and is_spare(g, w)
+        if fused and spare and _fused.suits(ball, w, g) and are_flat(w, g):
+            part = (ball, sign, spread, workspace, {name: flat(w)}, {name: flat(g)})
+            moves = _fused.moves(w.device)
+            yield Fused(*part, moving=[(w, g)]) if moves else Fused(*part, whole)
             continue
-        if alike is not None and in_place:
-            spare = name in free and is_spare(g, w)
+        if w.is_cpu and w.numel() > STRETCH and are_flat(w, g):
+            parts = list(stretches([w], [g]))
+            for i, ((part_w,), (part_g,)) in enumerate(parts, 1):
+                part = (ball, sign, spread, workspace, {name: part_w}, {name: part_g})
+                if spare and in_place:
+                    yield Alike(*part, spare=True, moving=[(w, g)] if i == len(parts) else ())
+                else:
+                    yield (Alike if in_place else Piece)(*part, whole if i == 1 else None)
+            continue
+        if in_place:
             kind = _Kind(spread, w.device, w.dtype, True, spare, alike(name), w.shape)
         else:
             kind = _Kind(spread, w.device, w.dtype, False)
@@ -166,8 +173,11 @@ def _share(
         # Scratch is for one piece; a list that needs none is dispatched as a whole.
         scratch = kind.spare or not _in_place.is_bare(ball, full[0][0])
         for part in portions(full, itemgetter(1)) if scratch else [full]:
+            moving = [(w, g) for _, w, g in part] if kind.spare else ()
             columns = _columns(part)
-            yield Alike(ball, sign, kind.spread, workspace, *columns, spare=kind.spare)
+            yield Alike(
+                ball, sign, kind.spread, workspace, *columns, spare=kind.spare, moving=moving
+            )
 
 
 def _columns(pairs: Pairs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -29,16 +29,13 @@ _WORTH_IT = 1 << 17
 
 
 def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
-    """Whether to fuse: large, ordinary, and with a gradient whose memory nobody else looks at.
-
-    DDP's buckets and FSDP's shards are such others: they would overwrite what is kept there.
-    """
+    """Whether to fuse: large, ordinary, and with a spare gradient."""
     return (
         ball.p in (2.0, math.inf)
         and weight.numel() >= _WORTH_IT
         and weight.is_floating_point()
         and is_spare(grad, weight)
-        and not torch.equal(_sample(weight), _sample(grad))
+        and (moves(weight.device) or not torch.equal(_sample(weight), _sample(grad)))
     )
 
 
@@ -56,16 +53,20 @@ def climb(
     length: float,
     saved: Saved,
 ) -> None:
-    """Shift one flat weight by ``length`` times its direction; old values replace the gradient."""
+    """Shift one flat weight by ``length`` times its direction.
+
+    On a CPU the shifted values stand where the gradient was, and the parameter can move there.
+    Elsewhere, where graphs of kernels may know its address, the two change places.
+    """
     ((name, weight),), (grad,) = weights.items(), grads.values()
     _, shift = _kernels(ball, name, weight)
+    far = torch.tensor(length, dtype=_wide(weight[:0]).dtype, device=weight.device)
+    if moves(weight.device):
+        shift(_alias(weight), _alias(grad), far)
+        return
     before = _sample(grad)
     try:
-        shift(
-            _alias(weight),
-            _alias(grad),
-            torch.tensor(length, dtype=_wide(weight[:0]).dtype, device=weight.device),
-        )
+        shift(_alias(weight), _alias(grad), far)
         torch.autograd.graph.increment_version(weight)
         saved.old.append(([weight], [grad]))
     except BaseException:
@@ -75,6 +76,11 @@ def climb(
         if not recorded and not torch.equal(_sample(grad), before):
             weight.copy_(grad)
         raise
+
+
+def moves(device: torch.device) -> bool:
+    """Whether a fused weight moves to its shifted values, and stays what it is where it is."""
+    return device.type == "cpu"
 
 
 def _alias(t: Tensor) -> Tensor:
@@ -102,7 +108,7 @@ def _kernels(ball: Ball, name: str, weight: Tensor) -> _Kernels:
 
 def _make(ball: Ball, name: str, dtype: torch.dtype, device: torch.device) -> _Kernels:
     """The two walks, compared with the plain ones before they are trusted."""
-    order = ball.dual_order
+    order, stays = ball.dual_order, moves(device)
 
     def norm(weight: Tensor, grad: Tensor) -> Tensor:
         v = ball.stretch({name: _wide(weight)}, {name: _wide(grad)})[name]
@@ -114,6 +120,9 @@ def _make(ball: Ball, name: str, dtype: torch.dtype, device: torch.device) -> _K
     def shift(weight: Tensor, grad: Tensor, length: Tensor) -> None:
         direction = ball.direction({name: _wide(weight)}, {name: _wide(grad)}, length)
         new = tree.add({name: weight}, direction, alpha=length)[name]
+        if stays:
+            grad.copy_(new)
+            return
         # A plain copy is an alias to the compiler of torch 2.13, which may read it when the weight
         # has its new value.
         grad.copy_(torch.where(length.isfinite(), weight, grad))
@@ -130,8 +139,8 @@ def _make(ball: Ball, name: str, dtype: torch.dtype, device: torch.device) -> _K
     close = functools.partial(torch.allclose, rtol=few, atol=few)
     if not (
         close(fast_norm(weight, grad).float(), norm(weight, grad).float())
-        and close(fast[0], plain[0])
-        and torch.equal(fast[1], weight)
+        and close(fast[stays], plain[stays])
+        and torch.equal(fast[not stays], weight)
     ):
         raise RuntimeError(
             "torch.compile has made a kernel that gives another result than the code it was made "

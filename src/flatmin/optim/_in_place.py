@@ -106,8 +106,9 @@ class InPlace:
         factors = self._factors(weights)
         if factors is None:
             return None, self.scratch(grads) if grads[0].dtype in _HALF else list(grads)
-        v = self.scratch(grads)
-        torch._foreach_mul_(v, factors)
+        v = self.workspace.room("direction", grads, wide(grads[0].dtype))
+        for g, factor, out in zip(grads, factors, v, strict=True):
+            torch.mul(g, factor, out=out)
         return factors, v
 
     def _factors(self, weights: Sequence[Tensor]) -> list[Tensor] | None:

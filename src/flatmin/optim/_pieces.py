@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -68,10 +69,12 @@ class Piece:
 class Alike(Piece):
     """Ordinary tensors on a CPU that are scaled alike, worked on in memory that is there.
 
-    Where the gradients are ``spare``, the old weights take their memory.
+    Where the gradients are ``spare``, the shifted weights are written into them, and ``moving`` are
+    parameters that lie there when all pieces have been climbed, each with its gradient.
     """
 
     spare: bool = False
+    moving: Sequence[tuple[Tensor, Tensor]] = ()
 
     def in_place(self) -> InPlace:
         """The arithmetic."""
@@ -93,10 +96,12 @@ class Alike(Piece):
         in_place = self.in_place()
         shift = in_place.direction(weights, grads, support)
         if self.spare:
-            shift = in_place.scratch(shift)
-            torch._foreach_copy_(grads, weights)
+            for w, s, g in zip(weights, shift, grads, strict=True):
+                torch.add(w, s, alpha=self.sign * length, out=g)
+            saved.moving.extend(self.moving)
+            return
         self.keep_whole(saved)
-        saved.old.append((weights, grads if self.spare else self.workspace.copies(weights)))
+        saved.old.append((weights, self.workspace.copies(weights)))
         torch._foreach_add_(weights, shift, alpha=self.sign * length)
 
     def ties(self, support: Tensor) -> Tensor:
@@ -140,7 +145,9 @@ class Stack(Alike):
 
 @dataclass(frozen=True, slots=True)
 class Fused(Piece):
-    """One flat tensor whose arithmetic is compiled; its old values replace the gradient."""
+    """One flat tensor whose arithmetic is compiled; its gradient's memory is used."""
+
+    moving: Sequence[tuple[Tensor, Tensor]] = ()
 
     def support(self, *, careful: bool) -> Tensor:
         """Support of the ball, as far as this piece goes."""
@@ -149,9 +156,10 @@ class Fused(Piece):
         return _fused.support(self.ball, self.weights, self.grads)
 
     def climb(self, support: Tensor, length: float, saved: Saved) -> None:
-        """Shift the weights; what they were is added to ``saved``."""
+        """Shift the weights; what they were is added to ``saved``, or where they move to."""
         self.keep_whole(saved)
         _fused.climb(self.ball, self.weights, self.grads, self.sign * length, saved)
+        saved.moving.extend(self.moving)
 
 
 def _widened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from flatmin.optim._spare import is_shared
+
 
 @dataclass(slots=True)
 class Saved:
@@ -16,17 +18,37 @@ class Saved:
         old: Tensors and their old values, in the order in which they were shifted. The tensors are
             parameters or lie in the memory of some.
         views: Parameters of which parts were shifted, each with another handle to its memory.
+        moving: Parameters that are to lie in other memory, where their shifted values stand, and
+            that memory.
+        moved: Those that do: the parameter, its own memory, and the address of the other one.
+        seen: Whether somebody else may have looked at the weights since.
     """
 
     old: list[tuple[list[Tensor], list[Tensor]]] = field(default_factory=list)
     views: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    moving: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    moved: list[tuple[Tensor, Tensor, int]] = field(default_factory=list)
+    seen: bool = False
+
+    def __bool__(self) -> bool:
+        """Whether any weight is elsewhere than it was."""
+        return bool(self.old or self.moved)
+
+    def move(self) -> None:
+        """Let the parameters that are to move lie in their other memory."""
+        for param, other in self.moving:
+            self.moved.append((param, param.detach(), other.data_ptr()))
+            _lay(param, other)
+        self.moving.clear()
+        self.seen = True
 
     def restore(self) -> None:
-        """Copy the weights back, last first, so that overlaps come out right.
+        """Put the weights back, last first, so that overlaps come out right.
 
         Nothing is left to do afterwards: a second call, after one that was interrupted or not, does
         the rest or nothing. A body may have put other tensors behind a parameter's ``data``; they
-        get the values too.
+        get the values too. So does memory that a parameter was moved to and that somebody looks at
+        now, by a view made in the body: the parameter stays there.
 
         Raises:
             RuntimeError: If a parameter has another shape now; all others are back then.
@@ -43,15 +65,27 @@ class Saved:
             for param, memory in self.views:
                 if param.data_ptr() != memory.data_ptr() and (why := _put(param, memory)):
                     lost.append(why)
-        if self.old:
+            for param, memory, address in reversed(self.moved):
+                if self.seen and (param.data_ptr() != address or is_shared(param)):
+                    if why := _put(param, memory):
+                        lost.append(why)
+                else:
+                    _lay(param, memory)
+        if self:
             torch.clear_autocast_cache()  # which may hold the perturbed weights in half precision
-        self.old.clear()
-        self.views.clear()
+        for done in (self.old, self.views, self.moving, self.moved):
+            done.clear()
         if lost:
             raise RuntimeError(
                 f"inside perturbed(), {', '.join(lost)}, and cannot be put back; all other weights "
                 "are as they were. Change parameters outside the block."
             )
+
+
+def _lay(param: Tensor, memory: Tensor) -> None:
+    """Let a parameter lie in this memory, which autograd takes for a change of its values."""
+    param.data = memory
+    torch.autograd.graph.increment_version(param)
 
 
 def _put(weight: Tensor, value: Tensor) -> str:

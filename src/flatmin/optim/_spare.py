@@ -1,4 +1,4 @@
-"""Gradients in whose memory the old weights may stand when the direction is known."""
+"""Gradients whose memory the shifted weights may take when the direction is known."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flatmin.optim import _sharded
+from flatmin.optim._workspace import is_ordinary
 
 # Of a memory block: the gradient, and the handle through which the uses are counted.
 _OWN_USES = 2
@@ -32,12 +33,12 @@ def _uses(grad: Tensor | None) -> int:
     return grad._use_count() if grad is not None and hasattr(grad, "_use_count") else 0
 
 
-def is_shared(grad: Tensor) -> bool:
-    """Whether the memory of a gradient is somebody else's too, such as a bucket of DDP."""
-    storage = grad.untyped_storage()
+def is_shared(t: Tensor) -> bool:
+    """Whether the memory of a tensor is somebody else's too, such as a bucket of DDP."""
+    storage = t.untyped_storage()
     return bool(
         torch._C._storage_Use_Count(storage._cdata) > _OWN_USES
-        or storage.nbytes() != grad.numel() * grad.element_size()
+        or storage.nbytes() != t.numel() * t.element_size()
     )
 
 
@@ -50,8 +51,34 @@ def is_own(param: Tensor) -> bool:
 
 
 def is_spare(grad: Tensor, weight: Tensor) -> bool:
-    """Whether an unheld gradient has memory of its own in which the weight fits."""
-    return type(grad) is Tensor and grad.dtype == weight.dtype and _is_ordinary(grad)
+    """Whether an unheld gradient has memory of its own that the weight may use for a while.
+
+    On a CPU the weight moves there, so nobody else may look at its own memory either.
+    """
+    return (
+        type(grad) is Tensor
+        and grad.dtype == weight.dtype
+        and _is_ordinary(grad)
+        and (not weight.is_cpu or _can_move(weight, grad))
+    )
+
+
+def _can_move(weight: Tensor, grad: Tensor) -> bool:
+    """Whether nobody would notice, who does not ask for the address.
+
+    Memory that torch has not allocated (numpy's, a file's, that of several processes) counts as
+    looked at.
+    """
+    storage = weight.untyped_storage()
+    return (
+        is_ordinary(weight)
+        and weight.is_leaf
+        and weight.stride() == grad.stride()
+        and not weight.is_inference()
+        and not is_shared(weight)
+        and storage.resizable()
+        and not storage.is_shared()
+    )
 
 
 def _is_ordinary(grad: Tensor) -> bool:

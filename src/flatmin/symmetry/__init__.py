@@ -13,16 +13,19 @@ from flatmin.symmetry.evaluate import Verification, verify
 # What may be done
 from flatmin.symmetry.find import find_flips, find_permutations, find_scalings
 from flatmin.symmetry.groups import Group, Stop
+from flatmin.symmetry.mixings import Mixing, Mixings, find_mixings
 from flatmin.symmetry.symmetries import Flips, Permutations, Scalings
 
 # Doing it, in place
-from flatmin.symmetry.transform import flip, permute, rescale
+from flatmin.symmetry.transform import flip, mix, permute, rescale
 
 __all__ = [
     "Balance",
     "Certificate",
     "Flips",
     "Group",
+    "Mixing",
+    "Mixings",
     "Permutations",
     "Scalings",
     "Stop",
@@ -31,9 +34,11 @@ __all__ = [
     "canonicalize",
     "certify",
     "find_flips",
+    "find_mixings",
     "find_permutations",
     "find_scalings",
     "flip",
+    "mix",
     "permute",
     "rescale",
     "verify",

@@ -21,6 +21,9 @@ class Certificate:
         untouched: Names of the parameters that none of them moved, apart from those biases.
         sees_tested: Whether the measure changes with noise on the parameters that were moved.
         sees_untouched: Whether it changes with noise on the others.
+        mixed_values: The measure after units were mixed by matrices, where that was tried.
+        mixed_deviations: How far the outputs had moved after each of these.
+        mixings: How many matrices of which size.
 
     Example:
         >>> print(Certificate((1.0, 3.0), (1e-16,), (1.0, 2.0), 1e-9, 1e-9, units=4))
@@ -41,6 +44,9 @@ class Certificate:
     untouched: tuple[str, ...] = ()
     sees_tested: bool = True
     sees_untouched: bool = False
+    mixed_values: tuple[float, ...] = ()
+    mixed_deviations: tuple[float, ...] = ()
+    mixings: str = ""
 
     @property
     def spread(self) -> float:
@@ -51,6 +57,11 @@ class Certificate:
     def deviation(self) -> float:
         """Largest deviation of the outputs; NaN if any of them is."""
         return math.nan if any(map(math.isnan, self.deviations)) else max(self.deviations)
+
+    @property
+    def mixed_spread(self) -> float:
+        """The same over the network itself and those whose units were mixed by matrices."""
+        return _spread((self.values[0], *self.mixed_values))
 
     @property
     def num_not_finite(self) -> int:
@@ -76,6 +87,20 @@ class Certificate:
     @property
     def verdict(self) -> str:
         """The result in one sentence."""
+        return self._of_factors() + self._of_matrices()
+
+    def _of_matrices(self) -> str:
+        if not self.mixings or not self.function_kept:
+            return ""
+        moved = max(self.mixed_deviations, key=_nan_last)
+        if not moved <= self.allowed_deviation:
+            return f"; void under matrices that mix units: the outputs moved by {moved:.1e}"
+        spread = f"({self.mixings}): spread {self.mixed_spread:.2g}"
+        if self.mixed_spread <= self.tolerance:
+            return f"; also unchanged under the matrices that mix units {spread}"
+        return f"; NOT invariant under the matrices that mix units {spread}"
+
+    def _of_factors(self) -> str:
         if not self.function_kept:
             return (
                 f"void: the outputs moved by {self.deviation:.1e} of their rms, so the function "

@@ -18,12 +18,14 @@ from flatmin.symmetry.evaluate import (
 )
 from flatmin.symmetry.find import find_scalings
 from flatmin.symmetry.groups import OUTPUTS, Symmetries
+from flatmin.symmetry.mixings import Mixings, find_mixings
 from flatmin.symmetry.private import changed, load, private_copy, state_of
 from flatmin.symmetry.symmetries import Scalings
 
 # What rounding explains of the spread of a measure. Factors that are powers of two are exact, so it
 # is little.
 _SPREAD = {torch.float64: 1e-11, torch.float32: 1e-4}
+_MIXED = 3  # networks whose units are mixed by matrices
 _NOISE = 0.1  # relative size of the change by which it is seen what a measure depends on
 
 
@@ -33,6 +35,7 @@ def certify(
     example: Any,
     *,
     scalings: Symmetries | None = None,
+    mixings: Mixings | None = None,
     num_scalings: int = 50,
     generator: torch.Generator | None = None,
     low: float = 1 / 16,
@@ -61,6 +64,9 @@ def certify(
         example: An input, or a tuple of inputs, on which outputs are compared.
         scalings: What to apply; ``find_scalings(model, example)`` if not given. Permutations and
             sign flips do as well.
+        mixings: Matrices to try as well, in three networks more; if neither these nor ``scalings``
+            are given, those of ``find_mixings(model, example)``. The verdict says whether the
+            measure follows them, which none with ``T = |w|`` does.
         num_scalings: Number of transformed networks.
         generator: Source of the factors; seed 0 if not given.
         low: Smallest factor.
@@ -88,7 +94,10 @@ def certify(
     """
     if num_scalings < 1:
         raise ValueError(f"num_scalings must be at least 1, got {num_scalings}")
-    symmetries = find_scalings(model, example) if scalings is None else scalings
+    if scalings is None:
+        scalings = find_scalings(model, example)
+        mixings = find_mixings(model, example, scalings=scalings) if mixings is None else mixings
+    symmetries = scalings
     if not symmetries.groups:
         raise ValueError(
             f"nothing in this model may be transformed, so there is nothing to test:\n{symmetries}"
@@ -108,6 +117,12 @@ def certify(
     coverage, untouched = _coverage(symmetries, trainable)
     tested = [name for name in trainable if name not in untouched]
     seen = [_measured(measure, model, _noisy(start, names)) for names in (tested, untouched)]
+    mixed, apart = [], []
+    mixings = Mixings((), ()) if mixings is None else mixings
+    for _ in range(_MIXED if mixings.groups else 0):
+        moved = changed(start, mixings.apply(start, mixings.sample(generator)))
+        mixed.append(_measured(measure, model, moved))
+        apart.append(deviation(before, outputs_at(model, moved, example)))
     return Certificate(
         values=tuple(values),
         deviations=tuple(deviations),
@@ -119,6 +134,9 @@ def certify(
         untouched=untouched,
         sees_tested=seen[0] != values[0],
         sees_untouched=bool(untouched) and seen[1] != values[0],
+        mixed_values=tuple(mixed),
+        mixed_deviations=tuple(apart),
+        mixings=mixings.counted(),
     )
 
 

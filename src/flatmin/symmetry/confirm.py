@@ -36,16 +36,16 @@ def confirmed(claim: Claim, model: nn.Module, example: Any) -> Claim:
     """
     if not claim.groups:
         return claim
-    trials = list(_trials(model, example))
-    if _moved(claim, trials) is None:
+    trials = list(trials_of(model, example))
+    if moved(claim, trials) is None:
         return claim
     kept, stops = [], []
     for group in claim.groups:
-        reason = _moved(replace(claim, groups=(group,)), trials)
+        reason = moved(replace(claim, groups=(group,)), trials)
         kept += [group] if reason is None else []
         stops += [] if reason is None else [_stop(group, reason)]
     rest = replace(claim, groups=tuple(kept), stopped=(*claim.stopped, *stops))
-    reason = _moved(rest, trials)
+    reason = moved(rest, trials)
     if reason is None:
         return rest
     stops += [_stop(group, reason) for group in kept]
@@ -57,7 +57,7 @@ def _stop(group: Group, reason: str) -> Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
+class Trial:
     """A network and inputs on which a claim is tried, and what comes out without it."""
 
     model: nn.Module
@@ -66,7 +66,7 @@ class _Trial:
     rounding: float
 
 
-def _moved(claim: Symmetries, trials: Sequence[_Trial]) -> str | None:
+def moved(claim: Symmetries, trials: Sequence[Trial]) -> str | None:
     """Say how the outputs change under an element of a claim; None if they do not."""
     if not trials:
         return "this cannot be confirmed: the network does not run on a copy of itself"
@@ -102,7 +102,8 @@ def _rms(values: Tensor) -> float:
     return float(finite.square().mean().sqrt()) if len(finite) else 0.0
 
 
-def _trials(model: nn.Module, example: Any) -> Iterator[_Trial]:
+def trials_of(model: nn.Module, example: Any) -> Iterator[Trial]:
+    """The network as it is on the example, near it, and on inputs drawn anew."""
     for noise, move in ((0.0, None), (_NOISE, _near), (_NOISE, _anew)):
         # In float64, unless the forward insists on another type.
         for double in (True, False):
@@ -114,7 +115,7 @@ def _trials(model: nn.Module, example: Any) -> Iterator[_Trial]:
 
 def _trial(
     model: nn.Module, example: Any, noise: float, double: bool, move: Callable[..., Any] | None
-) -> _Trial | None:
+) -> Trial | None:
     generator = stream("confirm", "point")
     twin = private_copy(model)
     try:
@@ -131,7 +132,7 @@ def _trial(
     except Exception:  # a stranger's forward may fail in any way on other types and numbers
         return None
     rounding = max(ROUNDING.get(kind, ROUNDING_BELOW) for kind in (torch.float64, *lowest.kinds))
-    return _Trial(twin, example, outputs, rounding)
+    return Trial(twin, example, outputs, rounding)
 
 
 def _doubled(value: Any) -> Any:

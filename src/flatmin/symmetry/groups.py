@@ -96,6 +96,10 @@ class Symmetries(ABC):
     def move(self, slot: Slot, tensor: Tensor, element: Tensor) -> Tensor:
         """Return ``tensor`` with the part ``slot`` names transformed."""
 
+    def shape(self, group: Group) -> tuple[int, ...]:
+        """Return the shape of the tensor that a group takes."""
+        return (group.size,)
+
     @final
     def apply(self, state: Mapping[str, Tensor], elements: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the transformed state; the pure form of ``rescale``, ``permute`` and ``flip``.
@@ -132,7 +136,7 @@ class Symmetries(ABC):
 
     def _check_shapes(self, elements: Sequence[Tensor]) -> None:
         shapes = [tuple(element.shape) for element in elements]
-        wanted = [(group.size,) for group in self.groups]
+        wanted = [self.shape(group) for group in self.groups]
         if shapes and not wanted:
             raise ValueError(
                 f"there are no groups to transform, got {len(shapes)} tensors; print these "

@@ -45,11 +45,31 @@ class Slot:
         """
         along = [axis for axis, size in enumerate(self.units.shape) if size > 1]
         axis = along[0] if along else 0
-        line = self.units.flatten().to(order.device)
-        places = line.argsort(stable=True)[(line < 0).sum() :].view(len(order), -1)
-        source = torch.arange(len(line), device=order.device)
+        places = self._places(len(order)).to(order.device)
+        source = torch.arange(self.units.numel(), device=order.device)
         source[places.flatten()] = places[order].flatten()
         return tensor.index_select(axis - self.units.ndim + tensor.ndim, source)
+
+    def mixed(self, tensor: Tensor, matrix: Tensor) -> Tensor:
+        """Return ``tensor`` with units multiplied by a matrix, of shape ``(units, units)``.
+
+        Where the units are produced by the matrix itself, and where they are read by its inverse,
+        transposed. The k-th entries of all units are one vector, in the order in which they lie.
+        """
+        factor = matrix.to(tensor.dtype)
+        factor = factor if self.power > 0 else torch.linalg.inv(factor).mT
+        missing = tensor.ndim - self.units.ndim
+        along = [missing + axis for axis, size in enumerate(self.units.shape) if size > 1]
+        places = self._places(len(matrix)).to(tensor.device)
+        front = tensor.movedim(along, tuple(range(len(along))))
+        rows = front.reshape(self.units.numel(), -1).clone()
+        rows[places] = torch.einsum("ij,jkr->ikr", factor, rows[places])
+        return rows.view(front.shape).movedim(tuple(range(len(along))), along)
+
+    def _places(self, size: int) -> Tensor:
+        """Where the entries of each unit lie among the units, of shape ``(size, entries)``."""
+        line = self.units.flatten()
+        return line.argsort(stable=True)[(line < 0).sum() :].view(size, -1)
 
     def totals(self, tensor: Tensor, size: int) -> Tensor:
         """Return the sum of the entries of each of ``size`` units."""

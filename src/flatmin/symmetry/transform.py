@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from flatmin.symmetry.groups import Symmetries
+from flatmin.symmetry.mixings import Mixings
 from flatmin.symmetry.private import changed, load, state_of
 from flatmin.symmetry.symmetries import Flips, Permutations, Scalings
 
@@ -97,6 +98,35 @@ def flip(model: nn.Module, flips: Flips, signs: Sequence[Tensor]) -> None:
     _transform(model, flips, signs, Flips)
 
 
+def mix(model: nn.Module, mixings: Mixings, matrices: Sequence[Tensor]) -> None:
+    """Multiply units by matrices where they are made, and by their inverses where they are read.
+
+    Args:
+        model: The network that ``mixings`` was found on. Mutated.
+        mixings: What ``find_mixings`` returned.
+        matrices: One tensor per group, of shape ``(heads, width, width)``, each matrix invertible;
+            ``mixings.sample()`` draws them.
+
+    Raises:
+        ValueError: If the matrices do not fit the groups, or one has no inverse.
+        TypeError: If ``mixings`` are not ``Mixings``.
+
+    Example:
+        >>> import torch
+        >>> from flatmin.symmetry import find_mixings
+        >>> model = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(2, 1)).double()
+        >>> x = torch.ones(1, 3).double()
+        >>> before = model(x)
+        >>> mix(model, find_mixings(model, x), [torch.tensor([[[1.0, 2.0], [0.0, 1.0]]])])
+        >>> torch.allclose(model(x), before)
+        True
+
+    Source:
+        da Silva et al. 2025, arXiv:2505.05409.
+    """
+    _transform(model, mixings, matrices, Mixings)
+
+
 def _transform(
     model: nn.Module, symmetries: Symmetries, elements: Sequence[Tensor], wanted: type[Symmetries]
 ) -> None:
@@ -114,5 +144,6 @@ def check_kind(symmetries: object, wanted: type[Symmetries]) -> None:
     if not isinstance(symmetries, wanted):
         raise TypeError(
             f"{wanted.__name__} are needed, got {type(symmetries).__name__}; "
-            "find_scalings goes with rescale, find_permutations with permute, find_flips with flip"
+            "find_scalings goes with rescale, find_permutations with permute, find_flips with "
+            "flip, find_mixings with mix"
         )
