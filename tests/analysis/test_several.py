@@ -125,10 +125,12 @@ def test_the_command_measures_several(folder: Path, capsys: pytest.CaptureFixtur
     row = [line for line in shown.splitlines() if line.startswith("one-step")][-1]
     assert row.split()[1:] == [f"{value:.4g}" for value in values]
     alone = ["side_networks:small", "--weights", "1.pt", *SMALL, "--out", "alone"]
+    alone += ["--scalings", "0"]
     assert main(["measure", *alone]) == 0
     again = json.loads((folder / "alone" / "measure.json").read_text())
     assert again["rows"][0]["value"] == values[1]
-    assert main(["measure", "side_networks:small", "side_networks:wide", *SMALL]) == 0
+    both = ["side_networks:small", "side_networks:wide", *SMALL, "--scalings", "0"]
+    assert main(["measure", *both]) == 0
 
 
 def test_networks_on_other_data_are_refused(
@@ -142,7 +144,8 @@ def test_networks_on_other_data_are_refused(
 def test_results_of_another_network_are_set_aside(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small, wide = ["side_networks:small", *SMALL], ["side_networks:wide", *SMALL]
+    words = [*SMALL, "--scalings", "0"]
+    small, wide = ["side_networks:small", *words], ["side_networks:wide", *words]
     assert main(["measure", *small]) == 0
     first = (folder / "results" / "measure.json").read_bytes()
     assert main(["measure", *small, "--grid", "0"]) == 0  # of the same network: replaced
