@@ -13,7 +13,9 @@ from torch import nn
 from flatmin.analysis import Look, look, side_by_side
 from flatmin.ball import Ball
 from flatmin.cli import main
+from flatmin.data import load_digits
 from flatmin.scale import Elementwise, Layerwise
+from flatmin.train import TrainConfig, train
 
 NETWORKS = """
 import torch
@@ -131,6 +133,20 @@ def test_the_command_measures_several(folder: Path, capsys: pytest.CaptureFixtur
     assert again["rows"][0]["value"] == values[1]
     both = ["side_networks:small", "side_networks:wide", *SMALL, "--scalings", "0"]
     assert main(["measure", *both]) == 0
+    shown = capsys.readouterr().out
+    assert "A: side_networks:small\nB: side_networks:wide\n" in shown
+
+
+def test_checkpoints_of_the_same_name_are_told_apart(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [part.subset(torch.arange(32)) for part in load_digits()]
+    for name in ("one", "two"):
+        chosen = TrainConfig(model="mlp-1-8", epochs=1, batch_size=16, seed=len(name))
+        train(chosen, (small[0], small[1]), out=folder / name)
+    assert main(["measure", "one", "two", *SMALL, "--scalings", "0"]) == 0
+    shown = capsys.readouterr().out
+    assert "A: mlp-1-8, sgd, step 2 (one)\nB: mlp-1-8, sgd, step 2 (two)\n" in shown
 
 
 def test_networks_on_other_data_are_refused(

@@ -103,6 +103,7 @@ def main(arguments: argparse.Namespace) -> int:
     require_writable(arguments.out)
     subjects = [_subject(arguments, *named) for named in _named(arguments)]
     _require_same_data(subjects)
+    _tell_apart([about for _, about in subjects])
     chosen = _threads(arguments, subjects[0][0])
     config = _config(arguments)
     origin = provenance({"device": arguments.device, "seeds": arguments.seed})
@@ -162,6 +163,14 @@ def _subject(
             "name classes, return integers for cross-entropy."
         )
     return subject, {"title": title_of(network, facts), "network": facts, "data": data}
+
+
+def _tell_apart(abouts: list[dict[str, Any]]) -> None:
+    """Networks of the same name also get that of their file."""
+    titles = [about["title"] for about in abouts]
+    for about in abouts:
+        if titles.count(about["title"]) > 1:
+            about["title"] += f" ({about['network']['source']})"
 
 
 def _require_same_data(subjects: list[tuple[Subject, dict[str, Any]]]) -> None:
