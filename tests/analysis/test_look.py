@@ -50,6 +50,7 @@ def test_the_numbers_are_those_of_the_library() -> None:
         "copies": 1,
         "units": 12,
         "reason": None,
+        "mixings": "",
     }  # before and behind the normalization
     control = [row for row in found.rows if row["scale"] == "T = 1"]
     assert len(control) == len(MEASURES) and control[0]["spread"] > 1e-2
