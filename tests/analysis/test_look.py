@@ -45,7 +45,10 @@ def test_the_numbers_are_those_of_the_library() -> None:
     assert list(found.numbers) == list(MEASURES)
     errors = {name for name, error in found.errors.items() if error is not None}
     assert errors == {"average", "trace"}
-    assert all(spread is not None and spread < 1e-9 for spread in found.spreads.values())
+    spreads = dict(found.spreads)
+    for name in ("rounding-8-bit", "rounding-4-bit"):  # steps do not follow what reads a unit
+        assert spreads.pop(name) > 1e-3
+    assert all(spread is not None and spread < 1e-9 for spread in spreads.values())
     assert found.certificate == {
         "copies": 1,
         "units": 12,
