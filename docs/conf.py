@@ -29,6 +29,7 @@ nitpick_ignore_regex = [
     # Nobody else's pages are asked for, so that the site is built without a network.
     (r"py:.*", r"(abc|collections|concurrent|pathlib|typing)\..*"),
     (r"py:.*", r"(torch|nn|numpy|lightning|transformers)\..*|ProcessGroup|DataLoader|Optimizer"),
+    (r"py:class", r"Figure|Tensor|(flatmin\.analysis\.pictures\.)?Pictures"),
     # What signatures name and no reader needs: type variables, aliases, parts of a comparison.
     (r"py:class", r"LossFunction|Examples|Weight|flatmin\.sharpness\.per_layer\.R"),
     (

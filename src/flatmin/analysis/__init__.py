@@ -11,4 +11,7 @@ from flatmin.analysis.seen import Look
 # Several
 from flatmin.analysis.several import SideBySide, side_by_side
 
-__all__ = ["MEASURES", "AlongTraining", "Look", "SideBySide", "look", "side_by_side"]
+# What is measured
+from flatmin.analysis.subject import Subject
+
+__all__ = ["MEASURES", "AlongTraining", "Look", "SideBySide", "Subject", "look", "side_by_side"]

@@ -56,8 +56,8 @@ class AlongTraining:
         ValueError: If they do not fit together, or there is no such measure.
 
     Example:
-        The loss w² is lowest at 0; with T = |w| a step along the gradient is as high again after
-        η = 1 / w², and 2/η = 2 w² falls with w.
+        The loss is w². With ``T = |w|`` a step along the gradient leads to as high a loss again
+        after η = 1 / w², and 2/η = 2 w² falls with w.
 
         >>> model = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.constant_(model.weight, 2.0)

@@ -84,7 +84,7 @@ def look(
         ValueError: If they do not fit together, or the loss is not finite.
 
     Example:
-        The loss (w − 1)² is 1 at w = 2; ρ = 0.5 of |w| takes w to 3, where it is 4.
+        The loss (w − 1)² is 1 at w = 2; ρ = 0.5 of ``|w|`` takes w to 3, where it is 4.
 
         >>> model = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.constant_(model.weight, 2.0)

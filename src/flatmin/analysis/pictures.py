@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from flatmin.analysis.eigenplane import eigenplane
 from flatmin.analysis.eigenplane_figure import eigenplane_figure
@@ -10,9 +13,16 @@ from flatmin.analysis.filter_figure import filter_figure
 from flatmin.analysis.filter_plane import filter_planes
 from flatmin.analysis.landscape import landscape_of
 from flatmin.analysis.landscape_figure import landscape_figure
+from flatmin.analysis.layers import layers
+from flatmin.analysis.layers_figure import layers_figure
 from flatmin.analysis.line import line_between
 from flatmin.analysis.line_figure import line_figure
+from flatmin.analysis.measuring import Effort
+from flatmin.analysis.spectrum import spectrum
+from flatmin.analysis.spectrum_figure import spectrum_figure
 from flatmin.analysis.subject import Subject, made_in
+from flatmin.analysis.trajectory import trajectory
+from flatmin.analysis.trajectory_figure import trajectory_figure
 from flatmin.ball import Ball
 from flatmin.record.style import house_style
 
@@ -98,8 +108,8 @@ class Pictures:
             points: Where the loss is evaluated, both ends included.
 
         Returns:
-            Plain values: ``t``, and ``lines`` with ``name``, ``losses``, ``barrier`` and
-            ``reason``: why a network could not be rescaled or matched, or None.
+            Places ``t``, and ``lines`` with ``name``, ``losses``, ``barrier`` and ``reason``, which
+            says why a network could not be rescaled or matched, or is None.
         """
         return line_between(self.subject, other.subject, points=points)
 
@@ -116,3 +126,61 @@ class Pictures:
         line = self.line_to(other, points=points)
         with house_style():
             return line_figure(self.record, other.record, line)
+
+    def plot_spectrum(self, *, samples: int = 10, steps: int = 50) -> Figure:
+        """Draw the density of all eigenvalues of T H T, with a band of one standard error.
+
+        Args:
+            samples: Random vectors, at least 2.
+            steps: Hessian-vector products for each.
+
+        Returns:
+            A figure of matplotlib.
+        """
+        with made_in(self.subject.dtype):
+            found = spectrum(
+                self.subject.objective(), self.ball.scale, samples=samples, steps=steps,
+                seed=self._seed,
+            )  # fmt: skip
+        with house_style():
+            return spectrum_figure(self.record, found)
+
+    def layers(self, measure: str = "worst-case") -> list[dict[str, Any]]:
+        """Measure one layer at a time, the others held.
+
+        Args:
+            measure: A name out of ``MEASURES``.
+
+        Returns:
+            For each layer ``layer``, ``parameters``, ``value``, ``standard_error``, ``warnings``.
+        """
+        config = self.record["config"]
+        effort = Effort(steps=config["steps"], samples=config["samples"], seed=self._seed)
+        return layers(self.subject, measure, self.ball, effort)
+
+    def plot_layers(self, measure: str = "worst-case") -> Figure:
+        """Draw a measure layer by layer.
+
+        Args:
+            measure: A name out of ``MEASURES``.
+
+        Returns:
+            A figure of matplotlib.
+        """
+        found = self.layers(measure)
+        with house_style():
+            return layers_figure(self.record, measure, found)
+
+    def plot_trajectory(self, states: Sequence[Mapping[str, Tensor]], *, grid: int = 21) -> Figure:
+        """Draw checkpoints of a training in the plane in which they spread most, with its loss.
+
+        Args:
+            states: Their state dicts, in order; the network that was looked at is the origin.
+            grid: Points on each axis, at least 2; costs grid² forward passes.
+
+        Returns:
+            A figure of matplotlib in parameter units, which rescaling changes.
+        """
+        found = trajectory(self.subject, states, grid=grid)
+        with house_style():
+            return trajectory_figure(self.record, found)

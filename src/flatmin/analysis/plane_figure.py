@@ -36,13 +36,8 @@ def draw_plane(
     Returns:
         The filled levels, for :func:`color_bar`.
     """
-    from matplotlib.colors import LogNorm, Normalize
-
-    loss = np.ma.masked_invalid(numbers(plane["plane"]))
-    norm = (LogNorm if _by_ratio(levels) else Normalize)(vmin=levels[0], vmax=levels[-1])
     axis = plane["grid"]
-    filled = ax.contourf(axis, axis, loss, levels=levels, norm=norm, cmap="YlOrBr")
-    ax.contour(axis, axis, loss, levels=levels, colors="white", linewidths=0.5)
+    filled = fill_plane(ax, axis, axis, plane["plane"], levels)
     if edge:
         ax.plot(*numbers(plane["edge"]).T, color=EXACT, lw=1.8)
     ax.plot(0, 0, "o", color=INK, ms=5)
@@ -55,6 +50,17 @@ def draw_plane(
         aspect="equal",
     )
     ax.grid(visible=False)
+    return filled
+
+
+def fill_plane(ax: Axes, x: Any, y: Any, losses: Any, levels: Any) -> Any:
+    """Fill the levels of losses ``[len(y), len(x)]``; what is not finite stays white."""
+    from matplotlib.colors import LogNorm, Normalize
+
+    norm = (LogNorm if _by_ratio(levels) else Normalize)(vmin=levels[0], vmax=levels[-1])
+    shown = np.ma.masked_invalid(numbers(losses))
+    filled = ax.contourf(x, y, shown, levels=levels, norm=norm, cmap="YlOrBr")
+    ax.contour(x, y, shown, levels=levels, colors="white", linewidths=0.5)
     return filled
 
 

@@ -55,7 +55,7 @@ class Look(Pictures):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Each measure in each ball: value, error, cost, spread over rescaled copies, warnings."""
+        """A row a measure and ball, with value, error, cost, spread over copies, and warnings."""
         return list(self.record["rows"])
 
     @property
@@ -70,7 +70,7 @@ class Look(Pictures):
 
     @property
     def spreads(self) -> dict[str, float | None]:
-        """Measures to (max − min) / |mean| over rescaled copies; None where there are none."""
+        """Measures to ``(max − min) / |mean|`` over rescaled copies; None where there are none."""
         return self._column("spread")
 
     @property

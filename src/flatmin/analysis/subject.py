@@ -27,6 +27,13 @@ class Subject:
         model: The network.
         loss: Mean loss of a batch, from outputs and targets.
         batches: The data.
+
+    Example:
+        >>> from flatmin.analysis import look
+        >>> model, data = nn.Linear(1, 1), (torch.ones(2, 1), torch.zeros(2, 1))
+        >>> subject = look(model, data, measures=["one-step"], scalings=0).subject
+        >>> subject.dtype, subject.loss.__name__, len(subject.batches)
+        (torch.float64, 'mse_loss', 1)
     """
 
     model: nn.Module
