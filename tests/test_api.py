@@ -64,6 +64,7 @@ FROZEN = {
     "flatmin.sharpness.one_step_sharpness": "(objective, params, ball)",
     "flatmin.sharpness.rounding_rise": "(objective, params, *, bits=4)",
     "flatmin.sharpness.AdamScale": "(optimizer, model)",
+    "flatmin.FiniteDifferences": "(objective, step=None)",
     "flatmin.GaussNewton": "(loss)",
     "flatmin.analysis.look": "(model, data)",
     "flatmin.sharpness.critical_sharpness": (

@@ -7,7 +7,13 @@ from types import ModuleType
 from flatmin.ball import Ball
 
 # Objectives
-from flatmin.objective import EmpiricalLoss, FunctionObjective, GaussNewton, Objective
+from flatmin.objective import (
+    EmpiricalLoss,
+    FiniteDifferences,
+    FunctionObjective,
+    GaussNewton,
+    Objective,
+)
 
 # Optimizers
 from flatmin.optim.async_sam import AsyncSAM
@@ -51,6 +57,7 @@ __all__ = [
     "EmpiricalLoss",
     "Every",
     "Filterwise",
+    "FiniteDifferences",
     "FollowingLR",
     "FriendlySAM",
     "FunctionObjective",

@@ -126,7 +126,7 @@ def test_a_network_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert [name for name, error in errors.items() if error is not None] == ["average", "trace"]
     assert found["rows"][0]["gradients"] == found["rows"][0]["forwards"] == 1
     assert (found["data"]["source"], found["data"]["examples"]) == ("digits (scikit-learn)", 16)
-    assert found["certificate"] == {"copies": 2, "units": 8, "reason": None}
+    assert found["certificate"] == {"copies": 2, "units": 8, "reason": None, "mixings": ""}
     assert set(found["provenance"]) >= {"commit", "torch", "flatmin", "command", "seeds"}
     assert len(found["landscape"]["plane"]) == 3
     assert sorted(path.name for path in Path("results").iterdir()) == [

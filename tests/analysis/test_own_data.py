@@ -137,8 +137,50 @@ def numbers():
     return [(X, X.sum(1))]
 
 
-def several():
-    return [(X, torch.ones(8, 2, dtype=torch.int64))]
+def counts():
+    return [(X, torch.full((8, 2), 3))]
+
+
+def labels():
+    return [(X, torch.stack([Y, 1 - Y * Y.flip(0)], 1))]
+
+
+def true_labels():
+    return [(X, labels()[0][1].bool())]
+
+
+def language():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 5))
+
+
+IDS = torch.arange(24).reshape(8, 3) % 6
+
+
+def tokens():
+    return [(IDS, IDS % 5)]
+
+
+def partly():
+    kept = torch.where((IDS + torch.arange(8)[:, None]) % 3 == 0, -100, IDS % 5)
+    kept[7] = -100
+    return [(IDS, kept)]
+
+
+def ignoring():
+    return [(X, torch.where(X[:, 0] > 0.5, -100, Y))]
+
+
+def nothing():
+    return [(X, torch.full((8,), -100))]
+
+
+def square():
+    return [(torch.zeros(8, 5, dtype=torch.int64), torch.zeros(8, 5, dtype=torch.int64))]
+
+
+def unequal():
+    return [(IDS, IDS % 5), (IDS[:, :2], IDS[:, :2] % 5)]
 
 
 def float_classes():
@@ -203,7 +245,7 @@ def bytes_of_images():
 
 
 def words():
-    return [(torch.zeros(8, 5, 3), torch.zeros(8, 5, dtype=torch.int64))]
+    return [(torch.zeros(8, 5, 3), torch.zeros(8, 4, dtype=torch.int64))]
 """
 SMALL = ["--measure", "one-step", "--scalings", "0", "--grid", "0"]
 
@@ -281,6 +323,55 @@ def test_numbers_that_look_like_classes_are_named(capsys: pytest.CaptureFixture[
     assert "return integers for cross-entropy" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("data", ["labels", "true_labels"])
+def test_several_labels_mean_binary_cross_entropy(
+    data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = measured(data, "net", "--batch-size", "3")
+    import own
+
+    targets = own.labels()[0][1].double()
+    expected = loss(F.binary_cross_entropy_with_logits, targets)
+    assert found["loss"] == pytest.approx(expected, rel=1e-14)
+    shown = capsys.readouterr()
+    assert "binary cross-entropy of labels" in shown.out
+    assert "each is taken for a label" in shown.err
+
+
+@pytest.mark.parametrize("batch_size", ["8", "3", "1"])
+@pytest.mark.parametrize(
+    ("data", "network"), [("tokens", "language"), ("partly", "language"), ("ignoring", "net")]
+)
+def test_targets_that_do_not_count_are_left_out_whatever_the_batches(
+    data: str, network: str, batch_size: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mean over the tokens or examples that count, by hand."""
+    found = measured(data, network, "--batch-size", batch_size)
+    import own
+
+    ((inputs, targets),) = getattr(own, data)()
+    model = getattr(own, network)().double()
+    inputs = inputs.double() if inputs.is_floating_point() else inputs
+    logs = torch.log_softmax(model(inputs), -1).flatten(0, -2)
+    kept = targets.flatten() != -100
+    picked = logs[kept].gather(1, targets.flatten()[kept][:, None])
+    assert found["loss"] == pytest.approx(-picked.mean().item(), rel=1e-14)
+    shown = capsys.readouterr()
+    assert ("cross-entropy of tokens" in shown.out) == (network == "language")
+    assert shown.err == ""
+
+
+def test_matrices_that_mix_units_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--measure", "one-step", "--scalings", "2", "--examples", "6"]
+    found = measured("tokens", "language", *words)
+    assert found["certificate"]["mixings"] == "1 of 4 × 4"
+    rows = {row["scale"]: row for row in found["rows"]}
+    assert rows["T = |w|"]["spread"] < 1e-10 < 1e-3 < rows["T = |w|"]["mixed_spread"]
+    shown = capsys.readouterr().out
+    assert "matrices that mix units (1 of 4 × 4) keep the function as well" in shown
+    assert "spread under one of them, T = |w|: one-step " in shown
+
+
 @pytest.mark.parametrize("network", ["Recurrent", "Cell"])
 def test_what_a_forward_makes_has_the_type_of_the_network(network: str) -> None:
     words = ["--measure", "worst-case", "trace", "top-eigenvalue", "--grid", "3"]
@@ -293,9 +384,12 @@ def test_what_a_forward_makes_has_the_type_of_the_network(network: str) -> None:
 
 
 BAD = {
-    "net several": "some rows have not exactly one 1",
+    "net counts": "these go up to 3 in the shape of the outputs",
+    "net nothing": "every target is -100",
+    "language square": "may have their classes in the second dimension or in the last",
+    "language unequal": "pad them to one length, with -100 where none counts",
     "net float_classes": "return classes as integers",
-    "net negative": "the data have a class -100; leave",
+    "net negative": "the data have a class -99; mark targets that do not count with -100",
     "net complex_numbers": "got complex ones",
     "net texts": "batch 0 holds a list, expected tensors",
     "net arrays": "batch 0 holds a ndarray, expected tensors",
@@ -308,7 +402,7 @@ BAD = {
     "net scalar": "expected a row of examples",
     "net unequal_shapes": "does not take these data, inputs of shape [8, 2]",
     "net breaks": "KeyError: 'lost'",
-    "net words": "must have the shape ['N', 2], got ['N', 5]",
+    "net words": "must have the shape ['N', 2], got ['N', 4]",
     "one classes": "one number for each example; let it return a logit for each class",
     "flat classes": "one number for each example",
     "stubborn classes": "it makes float32 numbers itself, so measure with --precision fp32",

@@ -42,6 +42,16 @@ def test_each_of_several_is_found_to_the_tolerance_of_the_largest() -> None:
     assert found.values == pytest.approx((1.0, 0.5, 0.01), abs=1e-7)
 
 
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_nor_where_the_first_steps_have_found_no_more_than_is_wanted(k: int) -> None:
+    """After k steps the k largest so far hold the negative end."""
+    eigenvalues = torch.tensor([-1e6, -1e5, 1e-3, 2e-3, 0.5, 0.4], dtype=torch.float64)
+    w = {"x": torch.ones(6, dtype=torch.float64)}
+    found = top_eigenvalues(form(eigenvalues), w, scale=Identity(), k=k, tolerance=1e-4)
+    exact = eigenvalues.sort(descending=True).values[:k].tolist()
+    assert found.values == pytest.approx(exact, abs=1e-4)
+
+
 def test_too_few_steps_are_told_relative_to_what_is_wanted() -> None:
     w = {"x": torch.ones(100, dtype=torch.float64)}
     found = top_eigenvalues(form(spectrum(-1e6)), w, scale=Identity(), steps=5)

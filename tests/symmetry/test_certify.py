@@ -94,7 +94,7 @@ def test_random_measures_see_the_same_numbers_and_the_callers_state_is_kept() ->
 
 def test_values_that_are_not_finite_are_reported() -> None:
     model, x = network()
-    calls = iter([1.0, math.nan, 1.0, math.inf, 2.0, 3.0, 1.0, 1.0, 1.0])
+    calls = iter([1.0, math.nan, 1.0, math.inf, 2.0, 3.0, 1.0])
     result = certify(lambda twin: next(calls), model, x, num_scalings=3)
     assert math.isnan(result.spread) and result.num_not_finite == 2 and not result.invariant
     assert "not finite in 2 of 4 values" in str(result)

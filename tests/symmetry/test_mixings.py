@@ -145,9 +145,9 @@ def test_an_elementwise_scale_does_not_follow_and_the_verdict_says_so() -> None:
 
     kind = "(1 of 4 × 4, 4 of 2 × 2)"
     result = certify(elementwise, model, x, num_scalings=3)
-    assert result.invariant and result.mixed_spread > 0.01
+    assert result.invariant and result.mixed_spread > 1e-3
     assert f"; NOT invariant under the matrices that mix units {kind}: spread" in result.verdict
-    assert certify(plain, model, x, num_scalings=3).mixed_spread > 0.01
+    assert certify(plain, model, x, num_scalings=3).mixed_spread > 1e-3
     followed = certify(of_outputs, model, x, num_scalings=3)
     assert followed.mixed_spread <= 1e-12
     assert f"; also unchanged under the matrices that mix units {kind}" in followed.verdict

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flatmin.analysis.measuring import MEASURES, Copies, Effort, measured_row, scale_name
-from flatmin.analysis.subject import Subject, digest, made_in, scalings_of
+from flatmin.analysis.subject import Subject, digest, made_in, mixings_of, scalings_of
 from flatmin.ball import Ball
 from flatmin.record.progress import progress
 
@@ -89,11 +89,13 @@ def looked(
             record["threads"] = threads
         listener.begins(record)
         found, reason = scalings_of(subject) if plan.scalings else (None, "not asked for")
-        copies = Copies(found, plan.scalings, plan.effort.seed)
+        mixings = mixings_of(subject, found)
+        copies = Copies(found, plan.scalings, plan.effort.seed, mixings)
         record["certificate"] = {
             "copies": plan.scalings if copies.any else 0,
             "units": sum(group.size for group in found.groups) if found else 0,
             "reason": reason,
+            "mixings": mixings.counted() if mixings else "",
         }
         for name in progress(tuple(dict.fromkeys(plan.measures)), title, str):
             for ball in plan.balls:
@@ -124,7 +126,7 @@ def _head(
         "loss_function": getattr(subject.loss, "__name__", ""),
         "balls": [described(ball) for ball in plan.balls],
         "ball": described(plan.balls[0]),
-        "certificate": {"copies": 0, "units": 0, "reason": None},
+        "certificate": {"copies": 0, "units": 0, "reason": None, "mixings": ""},
         "rows": [],
         "landscape": None,
     }

@@ -28,7 +28,7 @@ from flatmin.sharpness import (
     top_eigenvalues,
     worst_case_sharpness,
 )
-from flatmin.symmetry import Scalings, certify
+from flatmin.symmetry import Mixings, Scalings, certify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +148,13 @@ class Copies:
         scalings: What may be scaled; None if that is not known.
         number: How many copies, each a scaling of the one before; 0 for none.
         seed: Of the factors.
+        mixings: What may be mixed by matrices besides; None if that is not known.
     """
 
     scalings: Scalings | None
     number: int
     seed: int
+    mixings: Mixings | None = None
 
     @property
     def any(self) -> bool:
@@ -189,6 +191,7 @@ def measured_row(
         "spread": None,
         "verdict": None,
         "outputs_moved": None,
+        "mixed_spread": None,
     }
     if copies.any:
         row |= _certified(name, subject, ball, effort, copies)
@@ -208,6 +211,7 @@ def _certified(
             subject.model,
             inputs if isinstance(inputs, Tensor | dict) else tuple(inputs),
             scalings=copies.scalings,
+            mixings=copies.mixings,
             num_scalings=copies.number,
             generator=stream("rescaled copies", copies.seed),
         )
@@ -217,6 +221,7 @@ def _certified(
         "spread": _finite(certificate.spread),
         "verdict": certificate.verdict,
         "outputs_moved": _finite(certificate.deviation),
+        "mixed_spread": _finite(certificate.mixed_spread) if certificate.mixed_values else None,
     }
 
 

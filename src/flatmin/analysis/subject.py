@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flatmin.analysis.own_targets import Loss, fitting_loss
+from flatmin.analysis.own_targets import Loss, fitting_loss, weight_of
 from flatmin.objective import EmpiricalLoss
 from flatmin.objective._batches import Examples, Inputs, apply, arguments
 from flatmin.objective._structure import tensors
-from flatmin.symmetry import Scalings, find_scalings
+from flatmin.symmetry import Mixings, Scalings, find_mixings, find_scalings
 from flatmin.train.named import one_line
 
 
@@ -47,7 +47,9 @@ class Subject:
 
     def objective(self, model: nn.Module | None = None) -> EmpiricalLoss:
         """The loss of the network, or of a copy of it."""
-        return EmpiricalLoss(self.model if model is None else model, self.loss, self.batches)
+        weight = weight_of(self.loss, (targets for _, targets in self.batches))
+        network = self.model if model is None else model
+        return EmpiricalLoss(network, self.loss, self.batches, weight=weight)
 
 
 def fit(
@@ -61,7 +63,7 @@ def fit(
 
     Args:
         model: The network; moved.
-        batches: Inputs, and targets: classes for cross-entropy, others for squared errors.
+        batches: Inputs, and targets, of which ``fitting_loss`` tells the loss.
         device: Where to measure.
         dtype: In which floating type.
         loss: Mean loss of a batch, which then takes the targets as they are; None for the one that
@@ -91,6 +93,12 @@ def fit(
         raise ValueError(
             f"the network must return a row for each example, got the shape {list(outputs.shape)} "
             f"for {sizes[0]} examples; give the examples in the first dimension."
+        )
+    forms = sorted({tuple(targets.shape[1:]) for _, targets in placed})
+    if len(forms) > 1:
+        raise ValueError(
+            f"targets must have one shape in all batches, got {', '.join(map(str, forms))}; pad "
+            "them to one length, with -100 where none counts."
         )
     meant, targets = fitting_loss(outputs, torch.cat([targets for _, targets in placed]))
     inputs = [inputs for inputs, _ in placed]
@@ -161,17 +169,26 @@ def _tried(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> tuple[Any, E
 
 def scalings_of(subject: Subject) -> tuple[Scalings | None, str | None]:
     """What may be rescaled, or why that is not known."""
-    inputs = subject.batches[0][0]
     try:
-        found = find_scalings(
-            subject.model, inputs if isinstance(inputs, torch.Tensor | dict) else tuple(inputs)
-        )
+        found = find_scalings(subject.model, _example(subject))
     except ValueError as error:
         return None, " ".join(str(error).split())
     if not found.groups:
         stops = "; ".join(f"{stop.layer}: {stop.reason}" for stop in found.stopped)
         return None, f"nothing in this network may be rescaled ({stops})"
     return found, None
+
+
+def mixings_of(subject: Subject, scalings: Scalings | None) -> Mixings | None:
+    """What may be mixed by matrices, where it is known what may be rescaled."""
+    if scalings is None:
+        return None
+    return find_mixings(subject.model, _example(subject), scalings=scalings)
+
+
+def _example(subject: Subject) -> Any:
+    inputs = subject.batches[0][0]
+    return inputs if isinstance(inputs, torch.Tensor | dict) else tuple(inputs)
 
 
 def digest(batches: Iterable[Examples]) -> str:

@@ -11,6 +11,12 @@ from flatmin.record.blocks import written
 # Columns are as wide before the first number is known as after the last.
 _NAME, _NUMBER, _COST = max(map(len, MEASURES)), 10, 27
 
+_LOSSES = {
+    "mse_loss": "mean squared error",
+    "binary_cross_entropy_with_logits": "binary cross-entropy of labels",
+    "token_cross_entropy": "cross-entropy of tokens",
+}
+
 
 def measure_table(record: Mapping[str, Any]) -> str:
     """Write what was measured, for a terminal.
@@ -29,7 +35,7 @@ def measure_table(record: Mapping[str, Any]) -> str:
 def heading(record: Mapping[str, Any]) -> str:
     """What is measured, and the names of the columns: known at once."""
     data = record["data"]
-    loss = "mean squared error" if record["loss_function"] == "mse_loss" else "loss"
+    loss = _LOSSES.get(record["loss_function"], "loss")
     where = f"{data['source']}{', ' + data['part'] if 'part' in data else ''}"
     first = "the first " if data.get("more") else ""
     names = [ball["scale"] for ball in record["balls"]]
@@ -73,6 +79,17 @@ def remarks(record: Mapping[str, Any]) -> str:
         ]
     else:
         sentences = [f"no spread: {certificate['reason']}."]
+    if certificate.get("mixings"):
+        moved = [row for row in record["rows"] if row["mixed_spread"] is not None]
+        spreads = ", ".join(
+            f"{row['measure']} {written(row['mixed_spread'], 1)}"
+            for row in moved
+            if row["scale"] == record["ball"]["scale"]
+        )
+        sentences.append(
+            f"matrices that mix units ({certificate['mixings']}) keep the function as well; "
+            f"spread under one of them, {record['ball']['scale']}: {spreads or 'not known'}."
+        )
     concerned: dict[str, list[str]] = {}
     for row in record["rows"]:
         noted = list(row["warnings"])

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import mse_loss
 
 from flatmin import cli
 from flatmin.analysis.landscape import landscape_of
 from flatmin.analysis.landscape_figure import landscape_figure
 from flatmin.analysis.looking import Plan, looked
 from flatmin.analysis.measuring import MEASURES, Effort
-from flatmin.analysis.own_targets import could_be_classes
+from flatmin.analysis.own_targets import remark
 from flatmin.analysis.page import png
 from flatmin.analysis.results import write_results
 from flatmin.analysis.several_figure import several_figure
@@ -27,7 +27,6 @@ from flatmin.analysis.table import remarks
 from flatmin.analysis.telling import Printed, say
 from flatmin.analysis.threads import Threads, fastest, running_in
 from flatmin.ball import Ball
-from flatmin.objective import EmpiricalLoss
 from flatmin.record.files import require_writable
 from flatmin.record.options import check_device
 from flatmin.record.provenance import provenance
@@ -157,11 +156,8 @@ def _subject(
     if data.get("seen_in_training") is False:
         _say("the network was not trained on these images; --data names others.")
     subject = fit(model, batches, torch.device(arguments.device), PRECISIONS[arguments.precision])
-    if subject.loss is mse_loss and any(could_be_classes(t) for _, t in subject.batches):
-        _say(
-            "the targets are in floating point, so the loss is the mean squared error; if they "
-            "name classes, return integers for cross-entropy."
-        )
+    if said := remark(subject.loss, (targets for _, targets in subject.batches)):
+        _say(said)
     return subject, {"title": title_of(network, facts), "network": facts, "data": data}
 
 
@@ -190,7 +186,7 @@ def _threads(arguments: argparse.Namespace, subject: Subject) -> Threads:
     if torch.device(arguments.device).type != "cpu":
         return Threads(torch.get_num_threads())
     with made_in(subject.dtype):
-        objective = EmpiricalLoss(subject.model, subject.loss, subject.batches[:1])
+        objective = replace(subject, batches=subject.batches[:1]).objective()
         return fastest(lambda: objective.value_and_grad(objective.params))
 
 

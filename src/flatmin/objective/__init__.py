@@ -1,7 +1,8 @@
 """Objectives: the loss as a function of the parameters alone."""
 
 from flatmin.objective.empirical import EmpiricalLoss
+from flatmin.objective.finite_differences import FiniteDifferences
 from flatmin.objective.function import FunctionObjective, Objective
 from flatmin.objective.gauss_newton import GaussNewton
 
-__all__ = ["EmpiricalLoss", "FunctionObjective", "GaussNewton", "Objective"]
+__all__ = ["EmpiricalLoss", "FiniteDifferences", "FunctionObjective", "GaussNewton", "Objective"]

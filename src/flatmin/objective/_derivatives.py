@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from flatmin import _tree as tree
 from flatmin._types import Params
+
+_REMEDY = "FiniteDifferences(objective) takes differences of gradients instead."
 
 
 def check(params: Params) -> None:
@@ -49,8 +53,38 @@ def second(loss: Tensor, point: Params, vector: Params) -> dict[str, Tensor]:
     product = sum((first[name] * vector[name].clone()).sum() for name in point)
     if not isinstance(product, Tensor) or not product.requires_grad:
         return {name: torch.zeros_like(t) for name, t in tree.tree_map(torch.detach, point).items()}
-    grads = torch.autograd.grad(product, list(point.values()), materialize_grads=True)
-    return dict(zip(point, grads, strict=True))
+    return dict(zip(point, again(product, list(point.values())), strict=True))
+
+
+def again(
+    first: Tensor, inputs: Sequence[Tensor], *, retain_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """Differentiate what was made of derivatives; refuse operations that cannot be."""
+    if _forgets(first):
+        raise ValueError(f"an operation of the network is marked as once_differentiable; {_REMEDY}")
+    try:
+        return torch.autograd.grad(first, inputs, retain_graph=retain_graph, materialize_grads=True)
+    except RuntimeError as error:  # of which NotImplementedError is one
+        if "is not implemented" not in str(error):
+            raise
+        reason = str(error).partition(". ")[0].rstrip(".")
+        raise ValueError(
+            f"an operation of the network has no second derivative in torch ({reason}); {_REMEDY}"
+        ) from error
+
+
+def _forgets(first: Tensor) -> bool:
+    """Whether the graph is cut where a first derivative was computed: autograd would give zero."""
+    waiting, seen = [first.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            return True
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
 
 
 def zeros(params: Params) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatmin._types import Params
+from flatmin.objective import _derivatives as derivatives
 from flatmin.objective._evaluation import Evaluated
 from flatmin.objective._structure import map_tensors
 from flatmin.objective.empirical import EmpiricalLoss
@@ -131,4 +132,4 @@ def _forward(
     dummies = [torch.zeros_like(output, requires_grad=True) for output in outputs]
     back = torch.autograd.grad(outputs, point, dummies, create_graph=True, materialize_grads=True)
     along = torch.stack([(b * v).sum() for b, v in zip(back, vector, strict=True)]).sum()
-    return torch.autograd.grad(along, dummies, retain_graph=True, materialize_grads=True)
+    return derivatives.again(along, dummies, retain_graph=True)

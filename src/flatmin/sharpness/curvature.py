@@ -119,8 +119,7 @@ def top_eigenvalues(
         scale: The map ``T_w``; the default is invariant when units are rescaled.
         k: How many. Equal eigenvalues may be found once only.
         steps: Most products; a warning tells if they did not suffice.
-        tolerance: Stop when each residual is below this fraction of the ``k`` eigenvalues, of the
-            largest of them in size.
+        tolerance: Stop when each residual is below this fraction of the largest eigenvalue.
         generator: Source of the random start, on the device of ``params``; if not given, a fixed
             seed.
 
@@ -165,9 +164,9 @@ def top_eigenvalues(
         values = eigenvalues[::-1][:k]
         residuals = np.abs(length * vectors[-1, ::-1][:k])
         largest = np.abs(eigenvalues).max()
-        # Relative to what is wanted: at the other end there may be far larger ones. Below the
-        # rounding of those there is nothing to find.
-        missed = residuals.max() > max(tolerance * np.abs(values).max(), _ROUNDING * largest)
+        # Relative to the first: at the other end there may be far larger ones, which the first
+        # few steps find before any that is wanted. Below their rounding there is nothing to find.
+        missed = residuals.max() > max(tolerance * abs(values[0]), _ROUNDING * largest)
         if used >= k and not missed:
             break
     here.warn(
@@ -175,7 +174,7 @@ def top_eigenvalues(
         f"the eigenvalues are known to within {residuals.max():.1e} only after {used} steps; "
         "use more.",
     )
-    here.check_resolved(float(np.abs(values).max()), float(largest))
+    here.check_resolved(float(abs(values[0])), float(largest))
     here.check_symmetric(product.skew)
     here.warn(*operator.nothing_seen(not values.any()))
     return Eigenvalues(

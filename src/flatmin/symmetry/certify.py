@@ -25,7 +25,7 @@ from flatmin.symmetry.symmetries import Scalings
 # What rounding explains of the spread of a measure. Factors that are powers of two are exact, so it
 # is little.
 _SPREAD = {torch.float64: 1e-11, torch.float32: 1e-4}
-_MIXED = 3  # networks whose units are mixed by matrices
+_MIXED = 1  # networks whose units are mixed by matrices
 _NOISE = 0.1  # relative size of the change by which it is seen what a measure depends on
 
 
@@ -64,7 +64,7 @@ def certify(
         example: An input, or a tuple of inputs, on which outputs are compared.
         scalings: What to apply; ``find_scalings(model, example)`` if not given. Permutations and
             sign flips do as well.
-        mixings: Matrices to try as well, in three networks more; if neither these nor ``scalings``
+        mixings: Matrices to try as well, in one network more; if neither these nor ``scalings``
             are given, those of ``find_mixings(model, example)``. The verdict says whether the
             measure follows them, which none with ``T = |w|`` does.
         num_scalings: Number of transformed networks.
