@@ -2,10 +2,11 @@
 
     python3 run.py release
 
-makes ``dist/`` and, for the lowest and the newest torch that the metadata allow, an environment of its
-own in a temporary folder. There the wheel is installed with what its tests need, and what a user does
-first is done: the blocks of README.md and of the start page, the command line, a script checked by
-``mypy --strict``, and the suite of optimizers and measures. The project's folder is not on the path.
+makes ``dist/`` and, for the lowest and the newest torch that the metadata allow, an environment of
+its own in a temporary folder. There the wheel is installed with what its tests need, and what a
+user does first is done: the blocks of README.md and of the start page, the command line, a script
+checked by ``mypy --strict``, and the suite of optimizers and measures. The project's folder is not
+on the path.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 TOOLS = ["pytest", "pytest-timeout", "pytest-xdist", "scipy", "mypy"]
-TYPED = '''
+TYPED = """
 import torch
 
 from flatmin import ASAM, Ball, EmpiricalLoss
@@ -39,7 +40,7 @@ optimizer.step()
 objective = EmpiricalLoss(model, torch.nn.functional.cross_entropy, [(inputs, targets)])
 rise: float = worst_case_sharpness(objective, objective.params, Ball(0.1)).value
 print(rise)
-'''
+"""
 
 
 def torch_versions() -> list[str]:
