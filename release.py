@@ -33,9 +33,9 @@ model = torch.nn.Linear(3, 2)
 optimizer = ASAM(torch.optim.SGD(model.named_parameters(), lr=0.1), rho=0.5)
 inputs, targets = torch.randn(8, 3), torch.randint(2, (8,))
 loss = torch.nn.functional.cross_entropy(model(inputs), targets)
-loss.backward()
+torch.autograd.backward(loss)
 with optimizer.perturbed():
-    torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+    torch.autograd.backward(torch.nn.functional.cross_entropy(model(inputs), targets))
 optimizer.step()
 objective = EmpiricalLoss(model, torch.nn.functional.cross_entropy, [(inputs, targets)])
 rise: float = worst_case_sharpness(objective, objective.params, Ball(0.1)).value
@@ -69,15 +69,15 @@ def attempt(wheel: Path, torch: str, folder: Path) -> None:
     run([python, "-m", "pip", "install", "-q", *asked])
     # Elsewhere than the project, whose folder would be found before the wheel.
     work = folder / "work"
-    shutil.copytree(ROOT / "tests", work / "tests")
-    (work / "docs").mkdir()
-    for name in ("README.md", "docs/start.md"):
+    for name in ("docs", "examples", "tests"):
+        shutil.copytree(ROOT / name, work / name, ignore=shutil.ignore_patterns("_build"))
+    for name in ("README.md", "pyproject.toml"):  # and how pytest is to treat warnings
         shutil.copy(ROOT / name, work / name)
     (work / "typed.py").write_text(TYPED)
     run([python, "typed.py"], work)
     run([python, "-m", "mypy", "--strict", "typed.py"], work)
     run([python, "-m", "flatmin", "list"], work)
-    suites = [f"tests/{name}" for name in ("optim", "sharpness", "test_ball.py")]
+    suites = [f"tests/{name}" for name in ("optim", "objective", "sharpness", "test_ball.py")]
     pages = ["tests/test_examples_in_readme.py", "-k", "README or start"]
     for what in (suites, pages):
         run([python, "-m", "pytest", "-q", "-n", "auto", "-m", "not slow", *what], work)
