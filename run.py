@@ -6,9 +6,11 @@ python3 run.py test [options]        the fast tests; --all adds the slow ones; o
 python3 run.py check                 formatting, lint and types
 python3 run.py docs [options]        the documentation as a site, docs/_build/html/index.html;
                                      options are those of `sphinx-build`
+python3 run.py release               wheel and source archive in dist/, and the wheel tried with the
+                                     lowest and the newest torch in environments of its own
 
 The first start makes .venv with the versions of constraints.txt; later ones begin at once. What
-only the site needs is added at the first `docs`.
+only the site or a release needs is added at the first one.
 """
 
 from __future__ import annotations
@@ -136,7 +138,18 @@ def docs(options: list[str]) -> int:
     return code
 
 
-COMMANDS = {"reproduce": reproduce, "test": test, "check": check, "docs": docs}
+def release(options: list[str]) -> int:
+    """Build what is released, and try it where nothing else is."""
+    return add("release") or call("python", str(ROOT / "release.py"), *options)
+
+
+COMMANDS = {
+    "reproduce": reproduce,
+    "test": test,
+    "check": check,
+    "docs": docs,
+    "release": release,
+}
 
 
 def main(arguments: list[str]) -> int:

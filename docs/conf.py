@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "math_ml",  # of site/
     "public_names",  # of site/
+    "verbs",  # of site/
 ]
 exclude_patterns = ["_build"]
 nitpicky = True  # a name that is linked is there

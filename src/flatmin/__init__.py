@@ -28,7 +28,7 @@ from flatmin.optim.when_large import WhenLarge
 from flatmin.optim.wsam import WSAM
 from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Rooms that are loaded when they are first asked for: `flatmin.sharpness` needs no second import.
 _ROOMS = ("analysis", "compare", "data", "ensemble", "models", "sharpness", "symmetry", "train")

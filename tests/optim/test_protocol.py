@@ -55,6 +55,8 @@ SCHEDULERS: dict[str, Any] = {
 }
 
 
+# SequentialLR of torch 2.6 calls itself in a way that torch deprecates.
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")
 @pytest.mark.parametrize("to_base", [False, True], ids=["on wrapper", "on base"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("variant", OTHERS_SLOWLY)

@@ -72,11 +72,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if name not in VERBS:
         _say(f"there is no verb {name!r}; the verbs are {', '.join(VERBS)}.")
         return 2
-    verb = cast("Verb", importlib.import_module(f"flatmin.cli.{name}"))
-    parser = _Parser(f"flatmin {name}", description=VERBS[name], allow_abbrev=False)
-    verb.add_arguments(parser)
     try:
-        return verb.main(parser.parse_args(rest))
+        return module_of(name).main(parser_of(name).parse_args(rest))
     except KeyboardInterrupt:
         _say("interrupted.")
         return 130
@@ -96,6 +93,26 @@ def main(words: Sequence[str] | None = None) -> int:
             _say(str(error))
             return 2
         raise
+
+
+def module_of(name: str) -> Verb:
+    """The module of a verb.
+
+    Args:
+        name: One of ``VERBS``.
+    """
+    return cast("Verb", importlib.import_module(f"flatmin.cli.{name}"))
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """What reads the arguments of a verb, and describes them.
+
+    Args:
+        name: One of ``VERBS``.
+    """
+    parser = _Parser(f"flatmin {name}", description=VERBS[name], allow_abbrev=False)
+    module_of(name).add_arguments(parser)
+    return parser
 
 
 def is_ours(error: BaseException) -> bool:
