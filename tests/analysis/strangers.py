@@ -74,7 +74,7 @@ class Singles(Dataset):
 
 class Stream(IterableDataset):
     def __iter__(self):
-        return iter(zip(X, Y), strict=True)
+        return iter(zip(X, Y, strict=True))
 
 
 def loader():
