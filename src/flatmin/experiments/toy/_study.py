@@ -187,10 +187,15 @@ def scores(params: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor
     return torch.stack((-F.logsigmoid(margin).mean(dim=-1), (margin <= 0).float().mean(dim=-1)))
 
 
-def _start(way: Way, number: int, variance: float, seed: int) -> ReportMLP:
+def start(*name: object) -> ReportMLP:
+    """An untrained network that belongs to a purpose, as a stream does."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for("start", number if way.as_reported else "", variance, seed))
+        torch.manual_seed(seed_for(*name))
         return ReportMLP()
+
+
+def _start(way: Way, number: int, variance: float, seed: int) -> ReportMLP:
+    return start("start", number if way.as_reported else "", variance, seed)
 
 
 def _orders(
