@@ -236,6 +236,15 @@ def test_along_an_axis_only_pairs_of_one_cell_count() -> None:
     assert kendall.tau_along(x, y).values[0] == 1  # between the cells the order is the other
 
 
+def test_at_equal_training_loss_only_such_pairs_count() -> None:
+    train = torch.tensor([0.0, 0.005, 1.0, 1.005]).expand(3, 1, 4)
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(3, 1, 4)
+    y = torch.tensor([9.0, 8.0, 19.0, 18.0]).expand(3, 1, 4)  # opposite where equally trained
+    near = (train[..., :, None] - train[..., None, :]).abs() <= beside.NEAR
+    assert kendall.tau_along(x, y).values[0] > 0
+    assert kendall.tau_along(x, y, near).values[0] == -1
+
+
 def test_intervals_cover_and_shrink_with_the_draws() -> None:
     def half(draws: int) -> float:
         generator = torch.Generator().manual_seed(draws)

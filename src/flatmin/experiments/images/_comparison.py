@@ -80,6 +80,11 @@ def gains(numbers: Mapping[str, Any], against: str) -> dict[str, Mean]:
     }
 
 
+def only(name: str, differences: Mapping[str, Mean]) -> dict[str, Mean]:
+    """Those of SAM, or those of ASAM."""
+    return {words: d for words, d in differences.items() if words.split()[0] == name}
+
+
 def listed(differences: Mapping[str, Mean]) -> str:
     """Differences with their intervals, one after the other."""
     return "; ".join(f"{name} {signed(difference)}" for name, difference in differences.items())

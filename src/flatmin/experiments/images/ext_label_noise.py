@@ -119,8 +119,8 @@ def check(record: dict[str, Any]) -> list[Verdict]:
                     f"With {level['noise']:.0%} of the labels wrong, SAM and ASAM are better than "
                     f"their base ({words})",
                     "SAM's robustness to label noise is cited",
-                    comparison.listed(gains),
-                    together(gains.values()),
+                    (comparison.listed(gains), together(gains.values())),
+                    own=key == "equal_gradients",
                 )
             )
     clean = [level for level in levels if not level["noise"]]
@@ -133,8 +133,8 @@ def check(record: dict[str, Any]) -> list[Verdict]:
                     f"The gain is greater on the harder set: {noisy[-1]['noise']:.0%} wrong labels "
                     f"against none ({words})",
                     "thought possible",
-                    comparison.listed(growth),
-                    together(growth.values()),
+                    (comparison.listed(growth), together(growth.values())),
+                    own=key == "equal_gradients",
                 )
             )
     return found

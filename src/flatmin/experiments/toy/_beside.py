@@ -12,7 +12,7 @@ from flatmin.experiments.toy._grid import AXES, Config
 from flatmin.experiments.toy._scored import ERROR, GAP, LOSS, SHARE, SIZE, TRAIN
 
 NAMES = tuple(f"{name} | {scale}" for name in MEASURES for scale in SCALES)
-NEAR = 0.02  # nats of training loss that two networks may differ by and count as equally trained
+NEAR = 0.01  # nats of training loss that two networks may differ by and count as equally trained
 
 Scores = dict[str, Tensor]
 

@@ -76,14 +76,17 @@ class Signs:
         )
 
 
-def tau_along(x: Tensor, y: Tensor) -> Tau:
+def tau_along(x: Tensor, y: Tensor, counted: Tensor | None = None) -> Tau:
     """Kendall's τ over the pairs that differ in one thing only, and share the draw.
 
     Args:
         x: ``[draws, others, levels]``: pairs are formed along the last dimension.
         y: The same.
+        counted: Which pairs count, ``[draws, others, levels, levels]``; all, if not given.
     """
     a, b = (torch.sign(v[..., :, None] - v[..., None, :]) for v in (x, y))
+    if counted is not None:
+        a, b = a * counted, b * counted
     weights = resamples(len(x))
     counts = (t.flatten(1).sum(dim=1, dtype=torch.float64) for t in (a * b, a.abs(), b.abs()))
     return _ratio(len(x), *(weights @ c for c in counts))

@@ -100,7 +100,7 @@ def _flatter(numbers: dict[str, Any], kind: str) -> Verdict:
 
 def _related(claim: str, said: str, estimates: Sequence[tuple[str, Estimate]]) -> Verdict:
     words = "; ".join(f"Kendall's {what}: {interval(tau)}" for what, tau in estimates)
-    return Verdict(claim, said, words, holds([sign(tau) for _, tau in estimates]))
+    return Verdict(claim, said, words, holds([sign(tau) for _, tau in estimates]), own=not said)
 
 
 def _copies(numbers: dict[str, Any]) -> Verdict:
@@ -119,4 +119,5 @@ def _copies(numbers: dict[str, Any]) -> Verdict:
         "",
         f"largest change of a τ over {len(MEASURES)} measures and three targets: {words}",
         found[INVARIANT] <= 0.001 < 0.05 < min(found[IDENTITY], found[PUBLISHED]),
+        own=True,
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from flatmin.experiments.toy._beside import NAMES, beside_adam
+from flatmin.experiments.toy._beside import NAMES, NEAR, beside_adam
 from flatmin.experiments.toy._flatness import MEASURES, SCALES
 from flatmin.experiments.toy._grid import AXES, Config
 from flatmin.experiments.toy._kendall import Signs, Tau, tau_along
@@ -23,6 +24,7 @@ ALL, SAME, GIVEN, ALIVE, COPIES = (
     "same variance, without networks that predict one class",
     "same variance, rescaled copies",
 )
+EQUAL = f"same draw, training losses within {NEAR:g} nats"
 _VARIANCE, _DRAW = AXES.index("variance"), AXES.index("draw")
 
 
@@ -31,8 +33,10 @@ def ranked(config: Config, values: dict[str, Tensor]) -> dict[str, Any]:
     alive = _one_stratum(values[SHARE] < 1, by_variance=True)
     targets = {name: _Target(values, name, alive) for name in (*TARGETS, TRAIN)}
     tau: dict[str, dict[str, dict[str, Any]]] = {
-        scope: {target: {} for target in TARGETS} for scope in (ALL, SAME, GIVEN, ALIVE, COPIES)
+        scope: {target: {} for target in TARGETS}
+        for scope in (ALL, SAME, GIVEN, EQUAL, ALIVE, COPIES)
     }
+    near = _equally_trained(values)
     kept = {}
     for name in progress((*NAMES, *OTHERS), "ext_prediction: rankings"):
         found = _Target(values, name, alive)
@@ -41,6 +45,8 @@ def ranked(config: Config, values: dict[str, Tensor]) -> dict[str, Any]:
             tau[ALL][target][name] = _plain(found.every.tau(targets[target].every))
             tau[SAME][target][name] = _plain(given[target])
             tau[ALIVE][target][name] = _plain(found.alive.tau(targets[target].alive))
+            one, other = _by_draw(values[name]), _by_draw(values[target])
+            tau[EQUAL][target][name] = _plain(tau_along(one, other, near))
             if name != TRAIN:
                 of_target = targets[target].same.tau(targets[TRAIN].same)
                 tau[GIVEN][target][name] = _plain(given[target].given(given[TRAIN], of_target))
@@ -51,6 +57,7 @@ def ranked(config: Config, values: dict[str, Tensor]) -> dict[str, Any]:
                 tau[COPIES][target][name] = _plain(copy.tau(targets[target].same))
     return {
         "networks": math.prod(config.shape),
+        "equally trained": near.double().mean().item(),
         "moved": values[MOVED].max().item(),
         "tau": tau,
         "kept": kept,
@@ -74,6 +81,19 @@ def _one_stratum(values: Tensor, *, by_variance: bool) -> Tensor:
     """``[variances or 1, draws, networks]``."""
     lead = values.movedim((_VARIANCE, _DRAW), (0, 1)).flatten(2)
     return lead if by_variance else lead.movedim(1, 0).flatten(1)[None]
+
+
+def _by_draw(values: Tensor) -> Tensor:
+    """``[draws, variances, networks]``."""
+    return values.movedim((_DRAW, _VARIANCE), (0, 1)).flatten(2)
+
+
+def _equally_trained(values: dict[str, Tensor]) -> Tensor:
+    """Pairs of living networks of a draw that have nearly the same training loss."""
+    loss, alive = _by_draw(values[TRAIN]), _by_draw(values[SHARE]) < 1
+    near = (loss[..., :, None] - loss[..., None, :]).abs() <= NEAR
+    near &= ~torch.eye(loss.shape[-1], dtype=torch.bool)
+    return near & alive[..., :, None] & alive[..., None, :]
 
 
 def _along(values: dict[str, Tensor], axis: str) -> dict[str, dict[str, Any]]:

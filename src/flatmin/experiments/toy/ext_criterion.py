@@ -40,7 +40,7 @@ from flatmin.experiments.toy._study import (
     test,
     train,
 )
-from flatmin.experiments.toy._verdicts import verdict
+from flatmin.experiments.toy._verdicts import RULE, judged
 from flatmin.record.item import Table, Verdict
 
 if TYPE_CHECKING:
@@ -133,23 +133,16 @@ def check(record: dict[str, Any]) -> list[Verdict]:
         ("at the training variance ASAM is best", asam_is_best_around),
         ("far above the training variance (at 79.5) SAM is best", sam_is_best_in_the_end),
     )
-    return [
-        verdict(
-            f"By {measure}, with tuned radii: {claim}",
-            "the criterion of section II, one radius" if measure == "loss" else "",
-            {
-                setting: View(
-                    numbers["comparisons"][setting][measure],
-                    record["config"]["variances"],
-                    numbers["test_variances"],
-                )
-                for setting in (TUNED, EQUAL)
-            },
-            sentence,
-        )
-        for measure in MEASURES
-        for claim, sentence in sentences
-    ]
+    verdicts = []
+    for measure in MEASURES:
+        for setting in (TUNED, EQUAL):
+            comparison = numbers["comparisons"][setting][measure]
+            view = View(comparison, record["config"]["variances"], numbers["test_variances"])
+            for claim, sentence in sentences:
+                words, holds = judged(sentence, view)
+                title = f"By {measure}, {setting}: {claim}"
+                verdicts.append(Verdict(title, "one radius for both", words, holds, own=True))
+    return verdicts
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
@@ -198,7 +191,8 @@ def notes(record: dict[str, Any]) -> list[str]:
         ),
         "The radius of each optimizer is the one with the lowest mean validation loss at the "
         "training variance; no test set is used. Adam twice as long takes as many gradients as SAM "
-        "and ASAM. The intervals are for one comparison at a time.",
+        "and ASAM.",
+        RULE,
         *_at_the_edge(numbers["chosen"], record["config"]),
         ROUNDING,
     ]
