@@ -140,9 +140,12 @@ def _claims(verdicts: list[Verdict]) -> Grid:
         return Grid(_HEADER, [[v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts])
     rows: list[list[object]] = []
     for v in verdicts:
-        words, holds = v.controlled or ("", None)
-        under_control = Mark(holds) if v.controlled else "–"
-        rows.append([v.claim, v.reported, v.measured, Mark(v.holds), words, under_control])
+        first: list[object] = [v.measured, Mark(v.holds)]
+        if v.controlled:
+            found = [*first, v.controlled[0], Mark(v.controlled[1])]
+        else:  # a question of ours is asked under control
+            found = ["", "–", *first] if v.own else [*first, "", "–"]
+        rows.append([v.claim, v.reported, *found])
     return Grid(_TWO_FORMS, rows)
 
 

@@ -25,6 +25,7 @@ from flatmin.experiments.toy._criterion import (
     summarize,
 )
 from flatmin.experiments.toy._fig5_words import smaller_gap
+from flatmin.experiments.toy._older import has_bands, with_bands
 from flatmin.experiments.toy._section2 import SENTENCES, Sentence
 from flatmin.experiments.toy._verdicts import judge, judged
 from flatmin.models import ReportMLP
@@ -201,6 +202,12 @@ def test_sentences_hold_if_all_comparisons_do_and_fail_if_one_is_contrary() -> N
     assert holds is None  # the training variance was left out
 
 
+def test_curves_are_alike_if_their_order_turns_around_but_for_the_noisiest() -> None:
+    found = compare(made_up())
+    words, holds = judged(of("“The curves behave"), View(found, TRAINED, TESTED))
+    assert holds is True and words.startswith("all 8 comparisons")  # of 1 and 15, not of 30
+
+
 def test_adam_first_counts_every_training_variance() -> None:
     conditions = list(of("“If we increase")(View(compare(made_up()), TRAINED, TESTED)))
     assert {c.variance for c in conditions} == set(TRAINED)
@@ -275,3 +282,20 @@ def test_rho_must_be_a_radius(tmp_path: Path) -> None:
     module: Any = discover()["ext_criterion"].load()
     with pytest.raises(ValueError, match="rho must be one of radii"):
         module.run(replace(module.QUICK, rho=0.3), tmp_path)
+
+
+def test_a_record_without_bands_gets_those_of_bonferroni() -> None:
+    found = compare(made_up())
+    older = {name: part for name, part in found.items() if name not in ("widening", "clear")}
+    record = {"config": {"seeds": 20}, "numbers": {"comparisons": {"a": {"loss": older}}}}
+    assert not has_bands(record)
+    banded = with_bands(record)
+    assert has_bands(banded)
+    wide = banded["numbers"]["comparisons"]["a"]["loss"]
+    # 474 comparisons in a row: 4.87 standard errors at 19 degrees of freedom, for 2.09 alone.
+    assert wide["widening"][0][0] == pytest.approx(4.874 / 2.093, rel=1e-3)
+    column = TESTED.index(79.0)
+    assert wide["clear"][0][column] == 1 and NAMES[wide["best"][0][column]] == "SAM"
+    assert wide["clear"][0][TESTED.index(10.0)] == 0
+    kept = {"config": {"seeds": 20}, "numbers": {"comparisons": {"a": {"loss": found}}}}
+    assert with_bands(kept) == kept

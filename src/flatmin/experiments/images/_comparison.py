@@ -112,7 +112,7 @@ def figure(record: dict[str, Any], labels: Mapping[str, str]) -> Figure:
     for key in ("best", "last"):
         rows = [(labels[name], color(name), reported[name][key]) for name in labels]
         dots(a, rows, hollow=key == "best")
-    a.set(title="As reported: last epoch, and best (hollow)", xlabel="test accuracy in %")
+    a.set(title="As reported: last epoch; hollow: best", xlabel="test accuracy in %")
     rows = []
     for name, columns in numbers["equal_epochs"].items():
         rows.append((name, color(name), columns["last"]))

@@ -26,6 +26,7 @@ from flatmin.experiments.scaling._asam_measures import (
     summed_up,
 )
 from flatmin.experiments.scaling._asam_panels import panels
+from flatmin.experiments.scaling._asam_tables import tables
 from flatmin.experiments.scaling._walk import (
     Walk,
     median,
@@ -36,9 +37,11 @@ from flatmin.experiments.scaling._walk import (
     scaling_walk,
 )
 from flatmin.record.blocks import written
-from flatmin.record.item import Table, Verdict
+from flatmin.record.item import Verdict
 from flatmin.record.progress import progress
 from flatmin.scale import Elementwise
+
+__all__ = ["FULL", "QUICK", "Config", "check", "draw", "finding", "notes", "run", "tables"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -183,47 +186,6 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             f"spread of the rise is {range_of(numbers['rotations']['rise_spread'])}",
             max(numbers["rotations"]["rise_spread"]) <= 1e-9,
             own=True,
-        ),
-    ]
-
-
-def tables(record: dict[str, Any]) -> list[Table]:
-    """Every measure, every eta."""
-    numbers = record["numbers"]
-    rows = []
-    for name, kept in numbers["measures"].items():
-        measure, _, networks = name.partition(" | ")
-        rows.append(
-            (
-                measure,
-                networks,
-                range_of(kept["loss_ratio"]),
-                range_of(kept["rise_ratio"]),
-                range_of(of_one_sign(kept)),
-                range_of(kept["rise_spread"]),
-                f"{sum(kept['below'])}",
-            )
-        )
-    header = (
-        "T",
-        "networks",
-        "loss: max / min",
-        "rise: max / min of its size",
-        "the same where it keeps its sign",
-    )
-    return [
-        Table(
-            "Over the scalings of each network; median and range over networks",
-            (*header, "rise: (max − min) / |mean|", "times below zero"),
-            rows,
-        ),
-        Table(
-            "The part of eta, networks without biases: (max − min) / |mean|",
-            ("eta", "loss", "rise"),
-            [
-                (eta, range_of(kept["loss_spread"]), range_of(kept["rise_spread"]))
-                for eta, kept in numbers["etas"].items()
-            ],
         ),
     ]
 

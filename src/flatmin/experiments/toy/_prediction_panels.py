@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flatmin.experiments.toy._flatness import IDENTITY, INVARIANT, MEASURES, PUBLISHED, SCALES
-from flatmin.experiments.toy._ranking import COPIES, GIVEN, SAME, TARGETS
+from flatmin.experiments.toy._ranking import COPIES, EQUAL, SAME, TARGETS
 from flatmin.record.style import COLORS, EXACT, INK, letter
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _APART = 0.24  # between the marks of a row
 
 
 def panels(numbers: dict[str, Any]) -> Figure:
-    """Three rows: flatter than Adam; τ, also of the copies; τ given the training loss."""
+    """Three rows: flatter than Adam; τ, also of the copies; τ at equal training loss."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 11.5), layout="constrained")
@@ -29,10 +29,10 @@ def panels(numbers: dict[str, Any]) -> Figure:
     for ax, scale in zip(axes[0], SCALES, strict=True):
         _flatter(ax, numbers, scale)
         ax.set_title(f"lies flatter, {scale}")
-    for row, scope in ((axes[1], SAME), (axes[2], GIVEN)):
+    for row, scope in ((axes[1], SAME), (axes[2], EQUAL)):
         for ax, target in zip(row, TARGETS, strict=True):
             _tau(ax, numbers["tau"], scope, target)
-            ax.set_title(target if scope == SAME else f"{target},\ngiven the training loss")
+            ax.set_title(target if scope == SAME else f"{target},\nequal training loss")
     letter(axes.flat)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].legend(handles, labels, loc="upper left", fontsize=7.5, handletextpad=0.2)

@@ -97,6 +97,17 @@ FIGURE_5C: tuple[tuple[str, str, Sentence], ...] = (
         order_of_figure_5c(79.0, "SAM ASAM", "ASAM Adam"),
     ),
 )
+
+
+def curves_behave_alike(view: View) -> Iterator[Condition]:
+    """The order at the left end and its reverse at the right, but for the noisiest training set."""
+    for variance in view.trained:
+        if variance < max(view.trained) or len(view.trained) == 1:
+            for low, high in (("Adam", "ASAM"), ("ASAM", "SAM")):
+                yield view.below(low, high, variance, view.tested[0])
+                yield view.below(high, low, variance, view.tested[-1])
+
+
 SENTENCES: tuple[tuple[str, str, Sentence], ...] = (
     *(
         (
@@ -107,6 +118,13 @@ SENTENCES: tuple[tuple[str, str, Sentence], ...] = (
             below_adam_far_off(name),
         )
         for name in ("SAM", "ASAM")
+    ),
+    (
+        "“The curves behave in the same way for the different variances […] (except for too noisy "
+        "datasets)”: Adam, ASAM, SAM from below at the left end and from above at the right, for "
+        "all but the noisiest",
+        "all but 30",
+        curves_behave_alike,
     ),
     (
         "“If we increase the variance of the test datasets (starting from 0), ADAM first gives the "

@@ -75,4 +75,4 @@ def judged(sentence: Sentence, view: View) -> tuple[str, bool | None]:
 
 def _counted(found: Sequence[Condition]) -> str:
     good, other = sum(c.holds for c in found), sum(c.contrary() for c in found)
-    return f"of {len(found)}, each by itself, {good} as said and {other} the other way"
+    return f"of {len(found)} comparisons {good} come out as said and {other} the other way"
