@@ -46,7 +46,9 @@ def publish(item: Item, record: dict[str, Any], out: Path) -> list[Verdict]:
     with house_style():
         image = io.BytesIO()
         # No software version in the file: the same record gives the same picture.
-        experiment.draw(record).savefig(image, format="png", metadata={"Software": None})
+        experiment.draw(record).savefig(
+            image, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True}
+        )
     verdicts = experiment.check(record)
     page = markdown(_item_blocks(experiment, record, verdicts, level=1))
     write_atomically(out / f"{item.name}.png", image.getvalue())
