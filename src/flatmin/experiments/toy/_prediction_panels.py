@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flatmin.experiments.toy._beside import NEAR
 from flatmin.experiments.toy._flatness import IDENTITY, INVARIANT, MEASURES, PUBLISHED, SCALES
 from flatmin.experiments.toy._ranking import COPIES, EQUAL, SAME, TARGETS
 from flatmin.record.style import COLORS, EXACT, INK, letter
@@ -32,7 +33,7 @@ def panels(numbers: dict[str, Any]) -> Figure:
     for row, scope in ((axes[1], SAME), (axes[2], EQUAL)):
         for ax, target in zip(row, TARGETS, strict=True):
             _tau(ax, numbers["tau"], scope, target)
-            ax.set_title(target if scope == SAME else f"{target},\nequal training loss")
+            ax.set_title(target if scope == SAME else f"{target},\ntraining losses within {NEAR:g}")
     letter(axes.flat)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].legend(handles, labels, loc="upper left", fontsize=7.5, handletextpad=0.2)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatmin.experiments.toy._beside import NEAR
-from flatmin.experiments.toy._flatness import INVARIANT, WORST
+from flatmin.experiments.toy._flatness import IDENTITY, INVARIANT, WORST
 from flatmin.experiments.toy._grid import Config
 from flatmin.experiments.toy._prediction_panels import panels
 from flatmin.experiments.toy._prediction_tables import tables
 from flatmin.experiments.toy._prediction_words import answered, interval, judged
-from flatmin.experiments.toy._ranking import EQUAL, SAME, ranked
+from flatmin.experiments.toy._ranking import COPIES, EQUAL, SAME, ranked
 from flatmin.experiments.toy._scored import LOSS, TRAIN, scored
 from flatmin.experiments.toy._study import ROUNDING
 from flatmin.record.blocks import written
@@ -58,12 +58,16 @@ def answer(record: dict[str, Any]) -> str:
 
 def finding(record: dict[str, Any]) -> str:
     """The answer to the second question, in numbers."""
-    tau, name = record["numbers"]["tau"], f"{WORST} | {INVARIANT}"
+    tau = record["numbers"]["tau"]
+    before, after = (
+        [interval(tau[scope][LOSS][f"{WORST} | {scale}"]) for scale in (INVARIANT, IDENTITY)]
+        for scope in (SAME, COPIES)
+    )
     return (
         f"Over {record['numbers']['networks']:,} small networks SAM's and ASAM's lie flatter than "
-        "Adam's, and the flatter ones do not generalize better: invariant worst-case sharpness has "
-        f"Kendall's τ = {interval(tau[SAME][LOSS][name])} with the test loss, and "
-        f"{interval(tau[EQUAL][LOSS][name])} among networks with the same training loss."
+        "Adam's, and the flatter ones do not generalize better, for the flattest have learnt "
+        f"least: worst-case sharpness has Kendall's τ = {before[0]} with the test loss where it is "
+        f"invariant, and keeps it on rescaled copies; SAM's falls from {before[1]} to {after[1]}."
     )
 
 
