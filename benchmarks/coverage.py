@@ -22,6 +22,7 @@ import torch
 from flatmin.compare.judge import differences
 from flatmin.compare.power import deviation, seeds_for
 from flatmin.compare.statistics import paired
+from flatmin.record.provenance import provenance
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "coverage"
 SEEDS = (5, 10, 20, 30)
@@ -77,7 +78,9 @@ def main() -> None:
     cases = [(seeds, true, 1) for seeds in SEEDS for true in (0.0, 1.0)] + [(5, 0.0, 4)]
     begin = time.perf_counter()
     rows = [simulate(seeds, true, repetitions, arms) for seeds, true, arms in cases]
+    origin = provenance({})
     record = {
+        **{name: origin[name] for name in ("commit", "device", "date")},
         "repetitions": repetitions,
         "worth": WORTH,
         "needed": seeds_for(WORTH, 1.0),

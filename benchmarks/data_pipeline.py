@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from flatmin.data import Augment, Batches, ImageSet
 from flatmin.models import ReportCNN
+from flatmin.record.provenance import provenance
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "data_pipeline"
 BATCH, WORKERS, PAD = 128, 2, 4
@@ -184,7 +185,7 @@ def draw(record: dict[str, Any]) -> None:
         f"torch {record['torch']}; batch {BATCH}, DataLoader with {WORKERS} workers",
         fontsize=9,
     )
-    figure.savefig(OUT.with_suffix(".png"), dpi=150)
+    figure.savefig(OUT.with_suffix(".png"), dpi=200)
 
 
 def main() -> None:
@@ -197,7 +198,9 @@ def main() -> None:
     if not options.draw:
         torch.set_num_threads(options.threads)
         torch.manual_seed(0)
+        origin = provenance({})
         record = {
+            **{name: origin[name] for name in ("commit", "device", "date")},
             "machine": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "threads": options.threads,

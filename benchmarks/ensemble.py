@@ -28,6 +28,7 @@ from flatmin import ASAM, Ball, Elementwise
 from flatmin.data import figure8
 from flatmin.ensemble import Ensemble, stack_networks
 from flatmin.models import ReportMLP
+from flatmin.record.provenance import provenance
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "ensemble"
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -127,6 +128,7 @@ def draw(record: dict[str, Any]) -> None:
             ha="center",
             fontsize=8,
         )
+    axis.margins(y=0.12)  # room for the last number
     axis.set_xlabel("members trained together")
     axis.set_ylabel("networks × steps per second")
     axis.set_title(
@@ -135,7 +137,7 @@ def draw(record: dict[str, Any]) -> None:
         fontsize=10,
     )
     axis.legend(loc="lower right", bbox_to_anchor=(1, 0.1), fontsize=9)
-    figure.savefig(OUT.with_suffix(".png"), dpi=150)
+    figure.savefig(OUT.with_suffix(".png"), dpi=200)
 
 
 def main() -> None:
@@ -147,7 +149,9 @@ def main() -> None:
     options = parser.parse_args()
     if not options.draw:
         torch.manual_seed(0)
+        origin = provenance({})
         record = {
+            **{name: origin[name] for name in ("commit", "device", "date")},
             "machine": platform.processor() or platform.machine(),
             "threads": options.threads,
             "torch": torch.__version__,

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from flatmin.data import Augment, ImageSet
+from flatmin.record.provenance import provenance
 from flatmin.train import TrainConfig, train
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "epoch"
@@ -86,7 +87,7 @@ def draw(record: dict[str, Any]) -> None:
     axis.set_title(
         f"{record['machine']}, {record['threads']} threads, torch {record['torch']}", fontsize=9
     )
-    figure.savefig(OUT.with_suffix(".png"), dpi=150)
+    figure.savefig(OUT.with_suffix(".png"), dpi=200)
 
 
 def main() -> None:
@@ -101,9 +102,10 @@ def main() -> None:
     if not options.draw:
         torch.set_num_threads(options.threads)
         torch.manual_seed(0)
+        origin = provenance({"device": options.device})
         record = {
+            **{name: origin[name] for name in ("commit", "device", "date")},
             "machine": platform.processor() or platform.machine(),
-            "device": options.device,
             "threads": options.threads,
             "torch": torch.__version__,
             "images": options.images,

@@ -215,7 +215,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
         f"\n{record['machine']}, {record['threads']} threads, torch {record['torch']}",
         fontsize=10,
     )
-    figure.savefig(out.with_suffix(".png"), dpi=150)
+    figure.savefig(out.with_suffix(".png"), dpi=200)
 
 
 def main() -> None:

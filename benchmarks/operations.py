@@ -20,6 +20,7 @@ from step_cost import Action, Named, ours, published_loop, pytorch_optimizer, wr
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flatmin import ASAM, SAM
+from flatmin.record.provenance import provenance
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "operations"
 
@@ -83,7 +84,9 @@ def main() -> None:
     sets |= {f"{n} of four shapes": mixed(n) for n in options.tensors}
     if not options.skip_wrn:
         sets["WRN-28-10"] = wrn_28_10()
+    origin = provenance({})
     record = {
+        **{name: origin[name] for name in ("commit", "device", "date")},
         "torch": torch.__version__,
         "sets": {name: count(set_) for name, set_ in sets.items()},
     }

@@ -291,7 +291,7 @@ def draw(record: dict[str, Any]) -> None:
         f"{record['machine']}, {record['threads']} threads, torch {record['torch']}",
         fontsize=10,
     )
-    figure.savefig(OUT.with_suffix(".png"), dpi=150)
+    figure.savefig(OUT.with_suffix(".png"), dpi=200)
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from flatmin import ASAM, SAM
 from flatmin.models import ReportMLP, WideResNet
 from flatmin.optim._gradients import all_finite
+from flatmin.record.provenance import provenance
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "training_step"
 
@@ -218,24 +219,25 @@ def draw(record: dict[str, Any], out: Path) -> None:
 
     networks = record["networks"]
     figure, axes = plt.subplots(
-        1, len(networks), figsize=(5 * len(networks), 4), layout="constrained", squeeze=False
+        len(networks), 1, figsize=(8, 2.2 * len(networks) + 1), layout="constrained", squeeze=False
     )
-    for axis, (title, numbers) in zip(axes[0], networks.items(), strict=True):
+    for axis, (title, numbers) in zip(axes[:, 0], networks.items(), strict=True):
         names = [name for name in numbers["ratios"] if name in OPTIONS][::-1]
         values = [100.0 * (numbers["ratios_from_outside"][name] - 1.0) for name in names]
         axis.barh(names, values, color="#1b7837")
         for y, (name, value) in enumerate(zip(names, values, strict=True)):
             axis.text(value, y, f" {value:.2g} % ({numbers['ratios'][name]:.3f})", va="center")
-        axis.set_xlim(0, 1.6 * max(values))
-        axis.set_xlabel("time beyond two gradients and one base step, %")
-        axis.set_title(f"{title}: {1e3 * numbers['seconds'][LIMIT]:,.4g} ms")
+        axis.set_xlim(0, 1.3 * max(values))
+        axis.set_title(f"{title}: {1e3 * numbers['seconds'][LIMIT]:,.4g} ms", loc="left")
+    axes[-1, 0].set_xlabel("time beyond two gradients and one base step, %")
     figure.suptitle(
-        "from the time outside the gradients; in brackets the ratio of whole steps, noise and all\n"
+        "from the time outside the gradients; in brackets\n"
+        "the ratio of whole steps, noise and all\n"
         f"{record['machine']}, {record['device']}, {record['threads']} threads, {record['dtype']}, "
         f"torch {record['torch']}",
         fontsize=10,
     )
-    figure.savefig(out.with_suffix(".png"), dpi=150)
+    figure.savefig(out.with_suffix(".png"), dpi=200)
 
 
 def main() -> None:
@@ -258,10 +260,10 @@ def main() -> None:
             task = NETWORKS[name]().to(options.device)
             repeats = options.repeats or task.repeats
             networks[name] = measure(task, getattr(torch, options.dtype), repeats)
-        cuda = options.device.type == "cuda"
+        origin = provenance({"device": str(options.device)})
         record = {
+            **{name: origin[name] for name in ("commit", "device", "date")},
             "machine": platform.processor() or platform.machine(),
-            "device": torch.cuda.get_device_name(options.device) if cuda else "CPU",
             "threads": options.threads,
             "dtype": options.dtype,
             "torch": torch.__version__,

@@ -16,8 +16,19 @@ def test_a_claim_is_undecided_until_its_intervals_decide() -> None:
     assert no_gain([down, open_]) is None
     assert no_gain([mean([-5.0])]) is None  # one seed says nothing
     assert no_gain([up, open_]) is False
-    assert alike(open_) is None and alike(up) is False
-    assert alike(mean([0.1, 0.11, 0.12])) is True
+    assert alike([open_]) is None and alike([up]) is False
+    assert alike([mean([0.1, 0.11, 0.12])]) is True
+    assert alike([mean([0.1, 0.11, 0.12]), open_]) is None
+
+
+def test_one_contrary_difference_of_many_has_to_be_so_at_a_shared_level() -> None:
+    up = mean([1.0, 1.1, 1.2])
+    border, clear = mean([-1.0, -0.3, -0.9, -0.4]), mean([-1.0, -0.8, -0.9, -0.7])
+    # 3.2 standard errors are needed alone, 4.9 among three.
+    assert 3.2 < -border.value / border.error < 4.9 < -clear.value / clear.error
+    assert together([border]) is False and no_gain([mean([1.0, 0.3, 0.9, 0.4])]) is False
+    assert together([up, up, border]) is None
+    assert together([up, up, clear]) is False
 
 
 def test_an_answer_says_which_is_ahead_and_by_how_much() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flatmin.experiments import ABOUT, TITLE, discover
+from flatmin.record import page
 from flatmin.record.blocks import (
     Grid,
     Heading,
@@ -20,6 +21,7 @@ from flatmin.record.blocks import (
     markdown,
     written,
 )
+from flatmin.record.item import Verdict
 from flatmin.record.page import count, publish, publish_index
 from flatmin.record.store import read_record, run_item
 
@@ -179,3 +181,26 @@ def test_blocks_are_escaped() -> None:
     assert "<code>a&lt;b</code> <strong>c &amp; d</strong>" in page
     assert "<title>t &amp; u</title>" in page
     assert markdown(blocks[:1]) == "## a < b\n"
+
+
+def test_a_claim_in_two_forms_has_two_verdicts_and_questions_are_counted_apart() -> None:
+    verdicts = [
+        Verdict("A", "yes", "1", True, ("2", False)),
+        Verdict("B", "yes", "3", None),
+        Verdict("C", "", "4", False, own=True),
+    ]
+    grid = page._claims(verdicts)
+    assert [len(row) for row in grid.rows] == [6, 6, 6]
+    assert [row[2] for row in grid.rows] == ["1", "3", ""]  # our question: under control
+    assert [row[4] for row in grid.rows] == ["2", "", "4"]
+    assert [mark.holds for row in grid.rows for mark in row if isinstance(mark, Mark)] == [
+        *(True, False),
+        None,
+        False,
+    ]
+    assert len(page._claims(verdicts[1:]).header) == 4
+    assert page._summary(verdicts, []) == (
+        "Of 2 claims of the report 1 hold, 0 do not, and 1 cannot be judged. 1 of them were judged "
+        "under control too: there 0 hold, 1 do not, and 0 cannot be judged. Of 1 questions of our "
+        "own 0 hold, 1 do not, and 0 cannot be judged."
+    )

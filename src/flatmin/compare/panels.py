@@ -43,11 +43,15 @@ def count(seeds: int) -> str:
 def dots(
     ax: Axes, rows: Sequence[tuple[str, str, Sequence[float | None]]], *, hollow: bool = False
 ) -> None:
-    """One row for each (label, color, values by seed): the seeds as dots, the mean as a line."""
+    """One row for each (label, color, values by seed): the seeds as dots, the mean as a line.
+
+    Hollow ones lie a little below, where those that equal the others are seen too.
+    """
     for place, (_, shade, values) in enumerate(rows):
         known = [value for value in values if value is not None]
         face = "white" if hollow else shade
-        ax.plot(known, [place] * len(known), "o", ms=5, mec=shade, mfc=face, alpha=0.75)
+        height = place + 0.22 * hollow
+        ax.plot(known, [height] * len(known), "o", ms=5, mec=shade, mfc=face, alpha=0.75)
         if known and not hollow:
             ax.plot([mean(known).value] * 2, [place - 0.32, place + 0.32], color=shade, lw=2)
     ax.set_yticks(range(len(rows)), [label for label, _, _ in rows])

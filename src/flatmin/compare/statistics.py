@@ -28,6 +28,12 @@ class Mean:
         """1 or −1 where the interval excludes zero, else 0."""
         return 0 if not abs(self.value) > self.half else int(math.copysign(1, self.value))
 
+    def beyond(self, among: int) -> int:
+        """1 or −1 where the interval excludes zero at a level shared among several, else 0."""
+        if self.n < 2 or not abs(self.value) > t_quantile(self.n - 1, among) * self.error:
+            return 0
+        return int(math.copysign(1, self.value))
+
     def __str__(self) -> str:
         if self.n < 2:
             return f"{self.value:.2f} (one seed)" if self.n else "–"
@@ -81,8 +87,11 @@ def signed(difference: Mean) -> str:
     return f"{difference.value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def t_quantile(freedom: int) -> float:
-    """97.5 % quantile of Student's t; 12.7 for one degree of freedom, 4.30 for two."""
+def t_quantile(freedom: int, among: int = 1) -> float:
+    """97.5 % quantile of Student's t; 12.7 for one degree of freedom, 4.30 for two.
+
+    With ``among`` the 2.5 % beyond it are shared among as many, as by Bonferroni.
+    """
     from scipy.special import stdtrit  # comes with scikit-learn
 
-    return float(stdtrit(freedom, 0.975))
+    return float(stdtrit(freedom, 1 - 0.025 / among))

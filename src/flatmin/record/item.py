@@ -26,12 +26,16 @@ class Verdict:
         reported: What the report says or shows; empty where it says nothing.
         measured: What was measured here, or why it cannot be judged.
         holds: Whether the claim holds here; None where it cannot be judged.
+        controlled: The same two under control, where ``measured`` is as the report measured.
+        own: Whether the claim is a question of ours, and no sentence of the report.
     """
 
     claim: str
     reported: str
     measured: str
     holds: bool | None
+    controlled: tuple[str, bool | None] | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from flatmin.record.store import read_record
 from flatmin.record.style import house_style
 
 _HEADER = ("claim", "in the report", "here", "verdict")
+_TWO_FORMS = ("claim", "in the report", "as reported", "verdict", "controlled", "under control")
 _LONG = 8  # rows above which a table is closed at first
 
 
@@ -45,7 +46,9 @@ def publish(item: Item, record: dict[str, Any], out: Path) -> list[Verdict]:
     with house_style():
         image = io.BytesIO()
         # No software version in the file: the same record gives the same picture.
-        experiment.draw(record).savefig(image, format="png", metadata={"Software": None})
+        experiment.draw(record).savefig(
+            image, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True}
+        )
     verdicts = experiment.check(record)
     page = markdown(_item_blocks(experiment, record, verdicts, level=1))
     write_atomically(out / f"{item.name}.png", image.getvalue())
@@ -69,6 +72,7 @@ def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: st
     sections: list[Block] = []
     found: list[tuple[str, str]] = []
     quick: list[str] = []
+    every: list[Verdict] = []
     absent: list[str] = []
     problems: list[str] = []
     for name, item in items.items():
@@ -91,6 +95,7 @@ def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: st
             absent.append(name)
             problems.append(does_not_fit(name, error))
             continue
+        every += verdicts
         sections += blocks
         rows.append(row)
         found += [(finding, name)] if finding else []
@@ -107,7 +112,7 @@ def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: st
     )
     if found:
         head += [Heading("What was found"), Findings(found)]
-    head += [Heading("Claim by claim"), Paragraph(_summary(rows, absent)), *rows]
+    head += [Heading("Claim by claim"), Paragraph(_summary(every, absent)), *rows]
     head += [Paragraph(f"**Not shown:** {problem}") for problem in problems]
     write_atomically(out / "index.html", html_page(title, [*head, *sections]))
     write_atomically(out / "index.md", markdown([*head, *sections]))
@@ -132,19 +137,36 @@ def count(verdicts: list[Verdict]) -> str:
 
 
 def _claims(verdicts: list[Verdict]) -> Grid:
-    return Grid(_HEADER, [[v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts])
+    """A row for each claim; with two columns of verdicts where any was judged in two forms."""
+    if all(v.controlled is None for v in verdicts):
+        return Grid(_HEADER, [[v.claim, v.reported, v.measured, Mark(v.holds)] for v in verdicts])
+    rows: list[list[object]] = []
+    for v in verdicts:
+        first: list[object] = [v.measured, Mark(v.holds)]
+        if v.controlled:
+            found = [*first, v.controlled[0], Mark(v.controlled[1])]
+        else:  # a question of ours is asked under control
+            found = ["", "–", *first] if v.own else [*first, "", "–"]
+        rows.append([v.claim, v.reported, *found])
+    return Grid(_TWO_FORMS, rows)
 
 
-def _summary(rows: list[Row], absent: list[str]) -> str:
-    cells = (cell for row in rows for line in row.claims.rows for cell in line)
-    kinds = [cell.kind for cell in cells if isinstance(cell, Mark)]
-    number = {kind: kinds.count(kind) for kind in ("holds", "fails", "open")}
-    text = (
-        f"Of {len(kinds)} claims, the report's and our own questions, {number['holds']} hold here, "
-        f"{number['fails']} do not, and {number['open']} cannot be judged."
-    )
+def _summary(verdicts: list[Verdict], absent: list[str]) -> str:
+    """The report's claims and our own questions, counted apart."""
+    report, own = ([v for v in verdicts if v.own is whose] for whose in (False, True))
+    again = [v.controlled[1] for v in report if v.controlled]
+    text = f"Of {len(report)} claims of the report {_kinds([v.holds for v in report])}."
+    if again:
+        text += f" {len(again)} of them were judged under control too: there {_kinds(again)}."
+    if own:
+        text += f" Of {len(own)} questions of our own {_kinds([v.holds for v in own])}."
     commands = ", ".join(f"`flatmin run {name}`" for name in absent)
     return f"{text} Not computed yet: {commands}." if absent else text
+
+
+def _kinds(holds: list[bool | None]) -> str:
+    yes, no, rest = (holds.count(kind) for kind in (True, False, None))
+    return f"{yes} hold, {no} do not, and {rest} cannot be judged"
 
 
 def _item_blocks(

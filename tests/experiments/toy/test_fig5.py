@@ -13,17 +13,21 @@ from torch import Tensor
 
 from flatmin.experiments import discover
 from flatmin.experiments.toy import _study as study
-from flatmin.experiments.toy._conditions import View
+from flatmin.experiments.toy._bands import widening
+from flatmin.experiments.toy._conditions import Condition, View
 from flatmin.experiments.toy._criterion import (
     NAMES,
     compare,
     crossing,
+    half_width,
     regions,
     shares_in_words,
     summarize,
 )
-from flatmin.experiments.toy._section2 import SENTENCES
-from flatmin.experiments.toy._verdicts import judge, verdict
+from flatmin.experiments.toy._fig5_words import smaller_gap
+from flatmin.experiments.toy._older import has_bands, with_bands
+from flatmin.experiments.toy._section2 import SENTENCES, Sentence
+from flatmin.experiments.toy._verdicts import judge, judged
 from flatmin.models import ReportMLP
 from flatmin.record.page import publish
 from flatmin.record.store import read_record, run_item
@@ -112,6 +116,9 @@ def test_scores_are_cross_entropy_and_error_rate() -> None:
     loss, error = study.scores({n: p.detach()[None] for n, p in net.named_parameters()}, x, y)
     assert loss.item() == pytest.approx(F.cross_entropy(net(x), y).item(), rel=1e-5)
     assert error.item() == pytest.approx((net(x).argmax(1) != y).float().mean().item())
+    dead = {n: torch.zeros_like(p)[None] for n, p in net.named_parameters()}
+    loss, error = study.scores(dead, x, y)  # equal outputs: as good as a coin, not always wrong
+    assert error.item() == 0.5 and loss.item() == pytest.approx(0.6931472)
 
 
 def test_networks_of_a_seed_see_the_same_test_sets(tmp_path: Path) -> None:
@@ -163,23 +170,104 @@ def test_summary_of_one_seed_has_no_error() -> None:
     assert all(value != value for value in found["standard_error"][0])
 
 
-def test_sentences_are_judged() -> None:
-    tested, trained = study.TEST_VARIANCES.tolist(), [1.0, 15.0, 30.0]
+TESTED, TRAINED = study.TEST_VARIANCES.tolist(), [1.0, 15.0, 30.0]
+
+
+def of(name: str) -> Sentence:
+    """The sentence whose claim begins so."""
+    (found,) = (sentence for claim, _, sentence in SENTENCES if claim.startswith(name))
+    return found
+
+
+def test_sentences_hold_if_all_comparisons_do_and_fail_if_one_is_contrary() -> None:
     good, bad = compare(made_up()), compare(made_up(shift=1.0))  # bad: ASAM far above the others
-    verdicts = {
-        holds: verdict("", "", {"as reported": View(good, trained, tested), "controlled": view}, s)
-        for holds, view, s in (
-            (True, View(good, trained, tested), SENTENCES[3][2]),
-            (False, View(bad, trained, tested), SENTENCES[8][2]),
-        )
-    }
-    assert all(v.holds is holds for holds, v in verdicts.items())
-    everything = judge(
-        {"as reported": {"loss": good}, "controlled": {"loss": bad}}, trained, tested
+    words, holds = judged(of("“There is a point where SAM"), View(good, TRAINED, TESTED))
+    assert holds is True and words.startswith("all 6 comparisons")
+    words, holds = judged(of("“ASAM generalizes better than SAM"), View(bad, TRAINED, TESTED))
+    assert holds is False and "beyond the band 3" in words
+    _, holds = judged(of("“For test datasets"), View(bad, [1.0], TESTED))
+    assert holds is True  # the same numbers, the other way around
+    both = judge(
+        {
+            "as reported": {"loss": good, "error rate": good},
+            "controlled": {"loss": bad, "error rate": bad},
+        },
+        TRAINED,
+        TESTED,
     )
-    assert any("holds only as reported" in v.measured for v in everything)
-    missing = judge({"as reported": {"loss": good}, "controlled": {"loss": good}}, [1.0], tested)
-    assert any(v.holds is None for v in missing)
+    verdict = next(v for v in both if v.claim.startswith("“ASAM generalizes better than SAM"))
+    assert verdict.controlled is not None and verdict.controlled[1] is False
+    assert [v.own for v in both] == [False] * (len(both) // 2) + [True] * (len(both) // 2)
+    _, holds = judged(of("“(σ² = 15)"), View(good, [1.0], TESTED))
+    assert holds is None  # the training variance was left out
+
+
+def test_curves_are_alike_if_their_order_turns_around_but_for_the_noisiest() -> None:
+    found = compare(made_up())
+    words, holds = judged(of("“The curves behave"), View(found, TRAINED, TESTED))
+    assert holds is True and words.startswith("all 8 comparisons")  # of 1 and 15, not of 30
+
+
+def test_adam_first_counts_every_training_variance() -> None:
+    conditions = list(of("“If we increase")(View(compare(made_up()), TRAINED, TESTED)))
+    assert {c.variance for c in conditions} == set(TRAINED)
+
+
+def test_the_example_of_an_undecided_sentence_is_undecided() -> None:
+    scores = made_up()
+    scores["SAM"][2, :, -1] = scores["ASAM"][2, :, -1] + torch.randn(20)  # no difference, wide
+    found = compare(scores)
+    words, holds = judged(of("“For test datasets"), View(found, TRAINED, TESTED))
+    assert holds is None and "undecided is SAM below ASAM at 30 → 79.5" in words
+
+
+def test_one_contrary_cell_of_many_counts_only_beyond_the_band() -> None:
+    def condition(value: float) -> Condition:
+        return Condition("SAM", "Adam", 15.0, 40.0, value, 1.0, (2.0, 3.0))
+
+    assert condition(-1.5).contrary() is False and condition(-2.5).contrary() is True
+    assert condition(-2.5).contrary(2) is False and condition(-3.5).contrary(2) is True
+    assert condition(-3.5).contrary(7) is True  # no more is known than two
+
+
+def test_bands_cover_all_cells_of_a_row_at_once() -> None:
+    """Of null rows five in a hundred have a cell beyond the band; single intervals let many."""
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randn(200, 20, 60, generator=generator)
+    cells = steps.cumsum(dim=2) + 5 * torch.randn(200, 20, 60, generator=generator)  # neighbors
+    mean, half = cells.mean(dim=1), half_width(cells)
+    wider = torch.tensor([row[0] for row in widening(cells)])
+    beyond = (mean.abs() > half).any(dim=1).double().mean().item()
+    beyond_band = (mean.abs() > half * wider[:, None]).any(dim=1).double().mean().item()
+    assert beyond > 0.3
+    assert 0.005 <= beyond_band <= 0.12  # three standard errors of 0.05 are 0.046
+    factors = torch.tensor(widening(cells[:6]))
+    assert (factors.diff(dim=1) >= 0).all() and (factors >= 1).all()
+
+
+def test_one_cell_needs_no_band_but_its_interval() -> None:
+    normal = torch.randn(3, 20, 1, generator=torch.Generator().manual_seed(1))
+    for row in widening(normal):
+        assert 1 <= row[0] < 1.25  # the bootstrap of a mean over 20 seeds is near t
+
+
+def test_networks_that_predict_one_class_are_found() -> None:
+    params = {n: p[None, None].detach() for n, p in ReportMLP().named_parameters()}
+    both = {n: torch.stack([p, p], dim=2) for n, p in params.items()}
+    both["last.weight"][:, :, 1] = 0  # equal outputs everywhere
+    found = study.one_class(both, 80)
+    assert found.shape == (1, 1, 2) and found[0, 0].tolist()[1] is True
+    errors = study.test(both, 80, "testing")[1]
+    assert (errors[0, 0, 1] == errors[0, 0, 1, 0]).all()
+    assert found[0, 0, 0].item() == bool((errors[0, 0, 0] == 0.5).all())
+
+
+def test_a_gap_is_smaller_only_beyond_its_interval() -> None:
+    clear = smaller_gap({"15": [1.0, 1.1, 0.9], "30": [0.1, 0.1, 0.2]})
+    assert clear[1] is True
+    assert smaller_gap({"15": [0.1, 0.1, 0.2], "30": [1.0, 1.1, 0.9]})[1] is False
+    assert smaller_gap({"15": [1.0, -1.0, 0.2], "30": [0.0, 0.0, 0.0]})[1] is None
+    assert smaller_gap({"15": [1.0]})[1] is None
 
 
 def test_crossing_is_where_a_curve_stays_below() -> None:
@@ -194,3 +282,20 @@ def test_rho_must_be_a_radius(tmp_path: Path) -> None:
     module: Any = discover()["ext_criterion"].load()
     with pytest.raises(ValueError, match="rho must be one of radii"):
         module.run(replace(module.QUICK, rho=0.3), tmp_path)
+
+
+def test_a_record_without_bands_gets_those_of_bonferroni() -> None:
+    found = compare(made_up())
+    older = {name: part for name, part in found.items() if name not in ("widening", "clear")}
+    record = {"config": {"seeds": 20}, "numbers": {"comparisons": {"a": {"loss": older}}}}
+    assert not has_bands(record)
+    banded = with_bands(record)
+    assert has_bands(banded)
+    wide = banded["numbers"]["comparisons"]["a"]["loss"]
+    # 474 comparisons in a row: 4.87 standard errors at 19 degrees of freedom, for 2.09 alone.
+    assert wide["widening"][0][0] == pytest.approx(4.874 / 2.093, rel=1e-3)
+    column = TESTED.index(79.0)
+    assert wide["clear"][0][column] == 1 and NAMES[wide["best"][0][column]] == "SAM"
+    assert wide["clear"][0][TESTED.index(10.0)] == 0
+    kept = {"config": {"seeds": 20}, "numbers": {"comparisons": {"a": {"loss": found}}}}
+    assert with_bands(kept) == kept

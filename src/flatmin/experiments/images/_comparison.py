@@ -80,6 +80,11 @@ def gains(numbers: Mapping[str, Any], against: str) -> dict[str, Mean]:
     }
 
 
+def only(name: str, differences: Mapping[str, Mean]) -> dict[str, Mean]:
+    """Those of SAM, or those of ASAM."""
+    return {words: d for words, d in differences.items() if words.split()[0] == name}
+
+
 def listed(differences: Mapping[str, Mean]) -> str:
     """Differences with their intervals, one after the other."""
     return "; ".join(f"{name} {signed(difference)}" for name, difference in differences.items())
@@ -107,7 +112,7 @@ def figure(record: dict[str, Any], labels: Mapping[str, str]) -> Figure:
     for key in ("best", "last"):
         rows = [(labels[name], color(name), reported[name][key]) for name in labels]
         dots(a, rows, hollow=key == "best")
-    a.set(title="As reported: last epoch, and best (hollow)", xlabel="test accuracy in %")
+    a.set(title="As reported: last epoch; hollow: best", xlabel="test accuracy in %")
     rows = []
     for name, columns in numbers["equal_epochs"].items():
         rows.append((name, color(name), columns["last"]))

@@ -66,22 +66,22 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             "Even with its weight decay tuned the base learns wrong labels by heart (over "
             f"{_FITS:g} % of the training labels)",
             "",
-            f"{fits} %",
-            fits.value > _FITS,
+            (f"{fits} %", fits.value > _FITS),
+            own=True,
         ),
         judged(
             record,
             f"Control: where labels are wrong {best} is better than SGD, for as many epochs",
             "",
-            signed(gain),
-            gain.sign > 0 if gain.sign else None,
+            (signed(gain), gain.sign > 0 if gain.sign else None),
+            own=True,
         ),
         judged(
             record,
             f"{best} is better than SGD at the best of its lengths of up to as many gradients",
             "",
-            signed(ahead),
-            ahead.sign > 0 if ahead.sign else None,
+            (signed(ahead), ahead.sign > 0 if ahead.sign else None),
+            own=True,
         ),
     ]
     for cost in ("gradients", "seconds"):
@@ -96,8 +96,8 @@ def check(record: dict[str, Any]) -> list[Verdict]:
                 f"A form that takes at most {CHEAP} times SGD's {cost} keeps {KEPT:.0%} of "
                 f"{best}'s gain",
                 "",
-                listed or "none takes so little",
-                True if holds else False if none else None,
+                (listed or "none takes so little", True if holds else False if none else None),
+                own=True,
             )
         )
     return found_out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flatmin.compare.search import at_edge, least_radius
+from flatmin.compare.verdict import RULE
 from flatmin.record.item import Verdict
 
 HOW = (
@@ -12,20 +13,42 @@ HOW = (
     "from the same starts and on the same batches, all with a cosine of their own; last epoch. "
     "Adam has decoupled weight decay (AdamW), which at 0 is plain Adam. Learning rate and weight "
     "decay of each base, then the radius on top of them, are chosen by accuracy on a held-out part "
-    "of the training set, with a start that is not counted. A verdict of *no gain* or *no "
-    "difference* needs an interval that ends within half a point."
+    "of the training set, with a start that is not counted. " + RULE
 )
 
 
+Found = tuple[str, bool | None]
+
+
 def judged(
-    record: dict[str, Any], claim: str, reported: str, measured: str, holds: bool | None
+    record: dict[str, Any],
+    claim: str,
+    reported: str,
+    found: Found,
+    controlled: Found | None = None,
+    *,
+    own: bool = False,
 ) -> Verdict:
-    """A verdict on a claim about CIFAR; digits can say nothing about it."""
-    if record["numbers"]["source"].startswith("digits"):
-        return Verdict(claim, reported, f"on digits, which say nothing of CIFAR: {measured}", None)
-    if holds is None:
-        measured += ": undecided"
-    return Verdict(claim, reported, measured, holds)
+    """A verdict on a claim about CIFAR; digits can say nothing about it.
+
+    Args:
+        record: Whose claim it is.
+        claim: What is judged.
+        reported: What the report says.
+        found: What was measured, as the report measured where it did, and whether it holds.
+        controlled: The same under control, where the report's way leaves something open.
+        own: Whether it is a question of ours.
+
+    Returns:
+        The verdict.
+    """
+
+    def of(words: str, holds: bool | None) -> Found:
+        if record["numbers"]["source"].startswith("digits"):
+            return f"on digits, which say nothing of CIFAR: {words}", None
+        return words + (": undecided" if holds is None else ""), holds
+
+    return Verdict(claim, reported, *of(*found), of(*controlled) if controlled else None, own)
 
 
 def limits(

@@ -112,31 +112,35 @@ def check(record: dict[str, Any]) -> list[Verdict]:
     noisy = [level for level in levels if level["noise"]]
     for level in noisy:
         for key, words in KINDS.items():
-            gains = comparison.gains(level, key)
-            found.append(
-                judged(
-                    record,
-                    f"With {level['noise']:.0%} of the labels wrong, SAM and ASAM are better than "
-                    f"their base ({words})",
-                    "SAM's robustness to label noise is cited",
-                    comparison.listed(gains),
-                    together(gains.values()),
+            every = comparison.gains(level, key)
+            for name in ("SAM", "ASAM"):
+                gains = comparison.only(name, every)
+                found.append(
+                    judged(
+                        record,
+                        f"With {level['noise']:.0%} of the labels wrong, {name} is better than its "
+                        f"base ({words})",
+                        "SAM's robustness to label noise is cited",
+                        (comparison.listed(gains), together(gains.values())),
+                        own=key == "equal_gradients",
+                    )
                 )
-            )
     clean = [level for level in levels if not level["noise"]]
     if clean and noisy:
         for key, words in KINDS.items():
-            growth = _growth(noisy[-1], clean[0], key)
-            found.append(
-                judged(
-                    record,
-                    f"The gain is greater on the harder set: {noisy[-1]['noise']:.0%} wrong labels "
-                    f"against none ({words})",
-                    "thought possible",
-                    comparison.listed(growth),
-                    together(growth.values()),
+            every = _growth(noisy[-1], clean[0], key)
+            for name in ("SAM", "ASAM"):
+                growth = comparison.only(name, every)
+                found.append(
+                    judged(
+                        record,
+                        f"{name}'s gain is greater on the harder set: {noisy[-1]['noise']:.0%} "
+                        f"wrong labels against none ({words})",
+                        "thought possible",
+                        (comparison.listed(growth), together(growth.values())),
+                        own=key == "equal_gradients",
+                    )
                 )
-            )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -39,6 +40,15 @@ DRAWN = 20
 def empty() -> dict[str, list[Any]]:
     """A place for a measure: ratios and spreads by network, and how often a rise was negative."""
     return {"loss_ratio": [], "rise_ratio": [], "loss_spread": [], "rise_spread": [], "below": []}
+
+
+def of_one_sign(kept: dict[str, list[Any]]) -> list[float]:
+    """Largest over smallest rise, of the networks whose rise does not cross zero.
+
+    Where it does, its smallest size is wherever a step happened to land: the ratio says nothing.
+    """
+    pairs = zip(kept["rise_ratio"], kept["below"], strict=True)
+    return [ratio for ratio, below in pairs if not below] or [math.nan]
 
 
 def note(kept: dict[str, list[Any]], loss: Tensor, worst: Tensor) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_BAND = "10 to 90 % of the networks"
+
+
 def panels(numbers: dict[str, Any]) -> Figure:
     """Draw the whole figure from the numbers of a record."""
     from matplotlib.figure import Figure
@@ -27,13 +30,20 @@ def panels(numbers: dict[str, Any]) -> Figure:
     a, b, c = above.subplots(1, 3)
     d, e = below.subplots(1, 2, width_ratios=[1, 1.5])
     published = numbers["measures"][f"{PUBLISHED} | {PLAIN}"]
-    _curves(a, published["losses"], "ASAM loss L(w + ε)", "As plotted: nearly constant")
+    moved = np.array(published["loss_ratio"], dtype=float)
+    title = (
+        f"As plotted: {np.median(moved):.2f}-fold\nin the median, at most {moved.max():.0f}-fold"
+    )
+    _curves(a, published["losses"], "ASAM loss L(w + ε)", title)
+    a.set_yscale("log")
     ticks = (0.5, 1, 2, 5, 10, 20, 50, 100)
     top = np.nanmax(np.array(published["losses"]["some"], dtype=float))
     a.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     a.minorticks_off()
     a.set_ylim(0.5, 1.5 * top)
-    _curves(b, published["rises"], "rise L(w + ε) − L(w)", "The rise alone: far from it")
+    _curves(b, published["rises"], "rise L(w + ε) − L(w)", "The rise alone: far from constant")
+    b.set_yscale("symlog", linthresh=1e-3)  # it may be negative
+    b.axhline(0, color=INK, lw=0.8, ls=":")
     _etas(c, numbers["etas"])
     _relative(d, numbers["measures"])
     _spreads(e, numbers["measures"])
@@ -44,9 +54,8 @@ def panels(numbers: dict[str, Any]) -> Figure:
 def _curves(ax: Axes, lines: dict[str, Any], label: str, title: str) -> None:
     color = COLORS["ASAM"]
     for line in lines["some"]:
-        ax.plot(_positive(line), color=color, lw=0.8, alpha=0.3)
-    ax.plot(_positive(lines["median"]), color=color, lw=2.2, label="median network")
-    ax.set_yscale("log")
+        ax.plot(line, color=color, lw=0.8, alpha=0.3)
+    ax.plot(lines["median"], color=color, lw=2.2, label="median network")
     ax.set(xlabel="scalings", ylabel=label, title=title)
     ax.legend(loc="upper left")
 
@@ -59,6 +68,7 @@ def _etas(ax: Axes, etas: dict[str, dict[str, list[float]]]) -> None:
         low, middle, high = np.nanquantile(columns, [0.1, 0.5, 0.9], axis=1)
         ax.plot(x, middle, style, color=COLORS["ASAM"], label=name)
         band(ax, x, list(low), list(high), COLORS["ASAM"])
+    ax.plot([], [], color=COLORS["ASAM"], lw=7, alpha=0.15, label=_BAND)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set(xlabel="eta", ylabel="(max − min) / |mean|", title="The drift follows eta")
@@ -76,6 +86,7 @@ def _relative(ax: Axes, measures: dict[str, dict[str, Any]]) -> None:
         low = [max(value, 1e-9) for value in steps["low"]]  # a band goes down to a negative rise
         band(ax, range(len(low)), low, steps["high"], color)
         ax.plot(_positive(steps["median"]), color=color, lw=2, label=name)
+    ax.plot([], [], color=INK, lw=7, alpha=0.15, label=_BAND)
     ax.set_yscale("log")
     ax.set_ylim(1e-2, None)
     ax.set(xlabel="scalings", ylabel="rise, relative to its start", title="Biases scaled too")

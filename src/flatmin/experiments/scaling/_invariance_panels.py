@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_LINES = {"SAM rise": "o-", "filter-wise rise": "s--", "published ASAM rise": "^-."}
 _FLOOR = 1e-17  # where an exact zero is drawn
-_FILTERS = "#B8860B"
+_FILTERS = "#56B4E9"  # lighter than the others, for who cannot tell red from green
 
 
 def panels(numbers: dict[str, Any], modes: Mapping[str, str]) -> Figure:
@@ -75,10 +76,10 @@ def _ranking(ax: Axes, numbers: dict[str, Any]) -> None:
     lowest = np.array(list(numbers["kendall"].values())).min(axis=0)
     ax.plot(numbers["after"], lowest, color=EXACT, lw=2.4, label="T = |w|: lowest of all measures")
     marks = [0, *numbers["marks"]]
-    for name in ("SAM rise", "filter-wise rise", "published ASAM rise"):
+    for name in _LINES:
         taus = np.array(numbers["kendall_fooled"][name])  # [copies, marks]
         low, middle, high = ([1.0, *np.quantile(taus, q, axis=0)] for q in (0.1, 0.5, 0.9))
-        ax.plot(marks, middle, "o-", color=_color(name), ms=4, label=name)
+        ax.plot(marks, middle, _LINES[name], color=_color(name), ms=5, label=name)
         band(ax, marks, low, high, _color(name))
     ax.axhline(0, color=INK, lw=0.8, ls=":")
     ax.set(

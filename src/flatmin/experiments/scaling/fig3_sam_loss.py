@@ -137,6 +137,7 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             "not shown",
             f"largest / smallest: {range_of(values['biases scaled too'])}",
             median(values["biases scaled too"]) >= 50,
+            own=True,
         ),
     ]
 

@@ -22,9 +22,11 @@ from flatmin.experiments.scaling._asam_measures import (
     ZERO,
     empty,
     note,
+    of_one_sign,
     summed_up,
 )
 from flatmin.experiments.scaling._asam_panels import panels
+from flatmin.experiments.scaling._asam_tables import tables
 from flatmin.experiments.scaling._walk import (
     Walk,
     median,
@@ -35,9 +37,11 @@ from flatmin.experiments.scaling._walk import (
     scaling_walk,
 )
 from flatmin.record.blocks import written
-from flatmin.record.item import Table, Verdict
+from flatmin.record.item import Verdict
 from flatmin.record.progress import progress
 from flatmin.scale import Elementwise
+
+__all__ = ["FULL", "QUICK", "Config", "check", "draw", "finding", "notes", "run", "tables"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +64,8 @@ class Config:
     etas: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
     """Values of eta to compare, on networks without biases."""
 
+
+REPORTED = 1.44  # largest over smallest loss of the report's one network: 1.02 / 0.71
 
 FULL = Config()
 QUICK = Config(seeds=10)
@@ -130,24 +136,32 @@ def check(record: dict[str, Any]) -> list[Verdict]:
     )
     return [
         Verdict(
-            "The ASAM loss remains practically constant",
+            "The ASAM loss remains practically constant: by as little as there, in the median",
             "one network without biases: 0.71 → 1.02, largest / smallest 1.44",
-            f"largest / smallest: {range_of(published['loss_ratio'])} over {seeds} networks; small "
-            "against SAM's hundreds, and not constant",
-            median(published["loss_ratio"]) <= 2.5,
+            f"largest / smallest: {range_of(published['loss_ratio'])} over {seeds} networks",
+            median(published["loss_ratio"]) <= REPORTED,
+        ),
+        Verdict(
+            "The ASAM loss remains practically constant: by as little as there, in every network",
+            "one network without biases: 0.71 → 1.02, largest / smallest 1.44",
+            f"in {sum(r > REPORTED for r in published['loss_ratio'])} of {seeds} networks it moves "
+            "by more",
+            max(published["loss_ratio"]) <= REPORTED,
         ),
         Verdict(
             "The adaptive sharpness, the rise in that loss, is independent of positive scalings",
             "conclusion",
             f"of a loss L(w + ε) of {loss:.2f} at the start the rise is {rise:.3f}; largest / "
-            f"smallest rise: {range_of(published['rise_ratio'])}",
-            median(published["rise_ratio"]) <= 1.05,
+            f"smallest rise: {range_of(of_one_sign(published))} in networks whose rise keeps its "
+            f"sign; in {sum(map(bool, published['below']))} of {seeds} it does not",
+            median(of_one_sign(published)) <= 1.05,
         ),
         Verdict(
             "What moves it is eta alone: with eta = 0 the loss is constant",
             "not asked",
             f"largest / smallest: at most 1 + {written(max(zero['loss_ratio']) - 1, 1)}",
             max(zero["loss_ratio"]) <= 1 + 1e-12,
+            own=True,
         ),
         Verdict(
             "With biases in the network and in the scaling, the ASAM loss varies dramatically",
@@ -163,6 +177,7 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             f"{written(max(exact['rise_spread']), 1)} in float64, "
             f"{written(max(exact32['rise_spread']), 1)} in float32",
             max(exact["rise_spread"]) <= 1e-9,
+            own=True,
         ),
         Verdict(
             "This measure is invariant under every symmetry of this network",
@@ -170,40 +185,7 @@ def check(record: dict[str, Any]) -> list[Verdict]:
             "no activation follows the first layer, so its units may be rotated too; then the "
             f"spread of the rise is {range_of(numbers['rotations']['rise_spread'])}",
             max(numbers["rotations"]["rise_spread"]) <= 1e-9,
-        ),
-    ]
-
-
-def tables(record: dict[str, Any]) -> list[Table]:
-    """Every measure, every eta."""
-    numbers = record["numbers"]
-    rows = []
-    for name, kept in numbers["measures"].items():
-        measure, _, networks = name.partition(" | ")
-        rows.append(
-            (
-                measure,
-                networks,
-                range_of(kept["loss_ratio"]),
-                range_of(kept["rise_ratio"]),
-                range_of(kept["rise_spread"]),
-                f"{sum(kept['below'])}",
-            )
-        )
-    header = ("T", "networks", "loss: max / min", "rise: max / min of its size")
-    return [
-        Table(
-            "Over the scalings of each network; median and range over networks",
-            (*header, "rise: (max − min) / |mean|", "times below zero"),
-            rows,
-        ),
-        Table(
-            "The part of eta, networks without biases: (max − min) / |mean|",
-            ("eta", "loss", "rise"),
-            [
-                (eta, range_of(kept["loss_spread"]), range_of(kept["rise_spread"]))
-                for eta, kept in numbers["etas"].items()
-            ],
+            own=True,
         ),
     ]
 

@@ -11,7 +11,17 @@ from flatmin.experiments.toy._criterion import NAMES, difference
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A difference that a sentence says is positive, and where."""
+    """A difference that a sentence says is positive, and where.
+
+    Attributes:
+        low: What is said to have the lower loss.
+        high: What is said to have the higher one.
+        variance: That of training.
+        test: That of the test set.
+        value: The difference, high minus low.
+        half_width: Of its 95 % interval, for this comparison alone.
+        wider: Factors on it, with which the intervals of k training variances hold together.
+    """
 
     low: str
     high: str
@@ -19,6 +29,7 @@ class Condition:
     test: float
     value: float
     half_width: float
+    wider: tuple[float, ...] = (1.0,)
 
     def __str__(self) -> str:
         """The difference in words; "30 → 60" is trained at 30, tested at 60."""
@@ -32,10 +43,10 @@ class Condition:
         """Whether it is positive beyond doubt."""
         return self.value > self.half_width
 
-    @property
-    def contrary(self) -> bool:
-        """Whether it is negative beyond doubt."""
-        return self.value < -self.half_width
+    def contrary(self, variances: int = 1) -> bool:
+        """Whether it is negative beyond doubt, as one of all comparisons at some variances."""
+        factor = self.wider[min(variances, len(self.wider)) - 1]
+        return self.value < -self.half_width * factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +63,9 @@ class View:
         swap = NAMES.index(low) > NAMES.index(high)
         pair = f"{low} − {high}" if swap else f"{high} − {low}"
         value, half = difference(self.comparison, pair, row, column)
-        return Condition(low, high, variance, test, -value if swap else value, half)
+        factors = self.comparison["widening"][row]
+        wider = tuple(float("inf") if factor is None else factor for factor in factors)
+        return Condition(low, high, variance, test, -value if swap else value, half, wider)
 
     def best(self, name: str, variance: float, tests: Sequence[float]) -> list[Condition]:
         """One optimizer is below both others at each of some test variances."""

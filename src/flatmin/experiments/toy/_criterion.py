@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from flatmin.compare.statistics import t_quantile
+from flatmin.experiments.toy._bands import widening
 
 NAMES = ("Adam", "SAM", "ASAM")
 BEST_AT = (
-    "Best at which test variances (undecided: the paired 95 % interval includes zero, or excludes "
-    "it over less than two units)"
+    "Best at which test variances (undecided: the paired 95 % band over all test variances "
+    "includes zero, or excludes it over less than two units)"
 )
 """Title of a table of ``regions``."""
 
@@ -42,22 +44,32 @@ def compare(scores: dict[str, Tensor]) -> dict[str, Any]:
 
     Returns:
         ``pairs``: for "A − B", the mean difference and the half-width of its 95 % interval (t);
-        ``best``: the number in ``NAMES`` of the lowest mean; ``clear``: whether the interval of its
+        ``widening``: what makes of them bands over a row, as :func:`widening` has it;
+        ``best``: the number in ``NAMES`` of the lowest mean; ``clear``: whether the band of its
         difference to every other one excludes zero.
     """
     means = np.stack([scores[name].double().mean(dim=1).numpy() for name in NAMES])
     best = means.argmin(axis=0)
+    differences = {
+        (i, j): (scores[one] - scores[other]).double()
+        for i, one in enumerate(NAMES)
+        for j, other in enumerate(NAMES[:i])
+    }
+    wider = widening(torch.cat(list(differences.values()), dim=2))
+    single = torch.tensor([row[0] for row in wider], dtype=torch.float64)[:, None]
     clear = np.ones_like(best, dtype=bool)
     pairs = {}
-    for i, one in enumerate(NAMES):
-        for j, other in enumerate(NAMES[:i]):
-            difference = (scores[one] - scores[other]).double()
-            mean = difference.mean(dim=1)
-            half = half_width(difference)
-            pairs[f"{one} − {other}"] = {"mean": rounded(mean), "half_width": rounded(half)}
-            decided = (mean.abs() > half).numpy()
-            clear &= decided | ((best != i) & (best != j))
-    return {"pairs": pairs, "best": best.tolist(), "clear": clear.astype(int).tolist()}
+    for (i, j), of_pair in differences.items():
+        mean, half = of_pair.mean(dim=1), half_width(of_pair)
+        pairs[f"{NAMES[i]} − {NAMES[j]}"] = {"mean": rounded(mean), "half_width": rounded(half)}
+        decided = (mean.abs() > half * single).numpy()
+        clear &= decided | ((best != i) & (best != j))
+    return {
+        "pairs": pairs,
+        "widening": [[round(factor, 4) for factor in row] for row in wider],
+        "best": best.tolist(),
+        "clear": clear.astype(int).tolist(),
+    }
 
 
 def half_width(differences: Tensor) -> Tensor:

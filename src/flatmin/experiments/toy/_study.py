@@ -171,6 +171,28 @@ def test(params: dict[str, Tensor], points: int, description: str) -> tuple[Tens
     return loss.reshape(*shape, -1), error.reshape(*shape, -1)
 
 
+def one_class(params: dict[str, Tensor], points: int) -> Tensor:
+    """Whether networks predict one class for everything: ``[ways, variances, seeds]``.
+
+    Args:
+        params: Parameters of the networks.
+        points: Points of each test set. Looked at is the widest, which reaches wherever any does.
+
+    Returns:
+        True where they do.
+    """
+    seeds = next(iter(params.values())).shape[2]
+    found = []
+    for seed in range(seeds):
+        own = {name: p[:, :, seed].flatten(0, 1) for name, p in params.items()}
+        widest = figure8(points, TEST_VARIANCES, generator=stream("test", seed))[0][-1]
+        logits = ensemble_outputs(ReportMLP(), own, widest, shared=True)
+        first = logits[..., 0] >= logits[..., 1]
+        found.append(first.all(dim=1) | ~first.any(dim=1))
+    shape = next(iter(params.values())).shape[:2]
+    return torch.stack(found, dim=1).reshape(*shape, seeds)
+
+
 def scores(params: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy and share of errors of each member: ``[2, members]``.
 
@@ -184,13 +206,20 @@ def scores(params: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor
     """
     logits = ensemble_outputs(ReportMLP(), params, inputs, shared=inputs.ndim == 2)
     margin = (logits[..., 1] - logits[..., 0]) * (2 * targets - 1)
-    return torch.stack((-F.logsigmoid(margin).mean(dim=-1), (margin <= 0).float().mean(dim=-1)))
+    # Equal outputs are no decision: half of them would be wrong by a toss of a coin.
+    wrong = (margin < 0).to(margin) + 0.5 * (margin == 0).to(margin)
+    return torch.stack((-F.logsigmoid(margin).mean(dim=-1), wrong.mean(dim=-1)))
+
+
+def start(*name: object) -> ReportMLP:
+    """An untrained network that belongs to a purpose, as a stream does."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(*name))
+        return ReportMLP()
 
 
 def _start(way: Way, number: int, variance: float, seed: int) -> ReportMLP:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for("start", number if way.as_reported else "", variance, seed))
-        return ReportMLP()
+    return start("start", number if way.as_reported else "", variance, seed)
 
 
 def _orders(

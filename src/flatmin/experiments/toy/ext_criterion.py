@@ -24,6 +24,7 @@ from flatmin.experiments.toy._criterion import (
     shares_in_words,
 )
 from flatmin.experiments.toy._maps import maps
+from flatmin.experiments.toy._older import BEFORE, has_bands, with_bands
 from flatmin.experiments.toy._section2 import (
     adam_is_best_at_first,
     asam_is_best_around,
@@ -40,7 +41,7 @@ from flatmin.experiments.toy._study import (
     test,
     train,
 )
-from flatmin.experiments.toy._verdicts import verdict
+from flatmin.experiments.toy._verdicts import RULE, judged
 from flatmin.record.item import Table, Verdict
 
 if TYPE_CHECKING:
@@ -122,39 +123,32 @@ def run(config: Config, scratch: Path) -> dict[str, Any]:
 
 def draw(record: dict[str, Any]) -> Figure:
     """Maps of the best optimizer: by loss and by error rate, in three settings."""
-    return maps(record)
+    return maps(with_bands(record))
 
 
 def check(record: dict[str, Any]) -> list[Verdict]:
     """The three parts of the criterion, by loss and by error rate."""
-    numbers = record["numbers"]
+    numbers = with_bands(record)["numbers"]
     sentences = (
         ("below the training variance (at 1) Adam is best", adam_is_best_at_first),
         ("at the training variance ASAM is best", asam_is_best_around),
         ("far above the training variance (at 79.5) SAM is best", sam_is_best_in_the_end),
     )
-    return [
-        verdict(
-            f"By {measure}, with tuned radii: {claim}",
-            "the criterion of section II, one radius" if measure == "loss" else "",
-            {
-                setting: View(
-                    numbers["comparisons"][setting][measure],
-                    record["config"]["variances"],
-                    numbers["test_variances"],
-                )
-                for setting in (TUNED, EQUAL)
-            },
-            sentence,
-        )
-        for measure in MEASURES
-        for claim, sentence in sentences
-    ]
+    verdicts = []
+    for measure in MEASURES:
+        for setting in (TUNED, EQUAL):
+            comparison = numbers["comparisons"][setting][measure]
+            view = View(comparison, record["config"]["variances"], numbers["test_variances"])
+            for claim, sentence in sentences:
+                words, holds = judged(sentence, view)
+                title = f"By {measure}, {setting}: {claim}"
+                verdicts.append(Verdict(title, "one radius for both", words, holds, own=True))
+    return verdicts
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
     """The map in words, and the choice of the radii."""
-    numbers, config = record["numbers"], record["config"]
+    numbers, config = with_bands(record)["numbers"], record["config"]
     variances, tested = config["variances"], numbers["test_variances"]
     words = [
         [setting, measure, variance, regions(comparison[measure], row, tested)]
@@ -188,7 +182,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
 
 def notes(record: dict[str, Any]) -> list[str]:
     """The maps in a few words."""
-    numbers = record["numbers"]
+    numbers = with_bands(record)["numbers"]
     return [
         "Share of the map on which an optimizer is best beyond doubt. "
         + " ".join(
@@ -198,8 +192,10 @@ def notes(record: dict[str, Any]) -> list[str]:
         ),
         "The radius of each optimizer is the one with the lowest mean validation loss at the "
         "training variance; no test set is used. Adam twice as long takes as many gradients as SAM "
-        "and ASAM. The intervals are for one comparison at a time.",
+        "and ASAM.",
+        RULE,
         *_at_the_edge(numbers["chosen"], record["config"]),
+        *([] if has_bands(record) else [BEFORE]),
         ROUNDING,
     ]
 

@@ -84,6 +84,10 @@ def draw(record: dict[str, Any]) -> Figure:
         ax.set_aspect("equal")
     for ax in axes.flat[len(sets) :]:
         ax.set_axis_off()
+    for ax in axes[-1]:
+        ax.set_xlabel("$x_1$")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("$x_2$")
     letter(axes.flat[: len(sets)])
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=3
