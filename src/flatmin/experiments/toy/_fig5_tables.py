@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from flatmin.experiments.toy._criterion import BEST_AT, MEASURES, crossing, regions
-from flatmin.experiments.toy._older import with_bands
 from flatmin.record.item import Table
 
 FORMS = ("as reported", "controlled")
@@ -16,7 +15,7 @@ _PAIRS = ("ASAM below Adam", "SAM below ASAM")
 
 def tables(record: dict[str, Any]) -> list[Table]:
     """Losses and error rates at four test variances, crossings, and regions in words."""
-    numbers, variances = with_bands(record)["numbers"], record["config"]["variances"]
+    numbers, variances = record["numbers"], record["config"]["variances"]
     tested = numbers["test_variances"]
     columns = [tested.index(v) for v in (1.0, 15.0, 40.0, 79.0)]
     values = [
@@ -48,12 +47,14 @@ def tables(record: dict[str, Any]) -> list[Table]:
     nothing = [
         [form, name, *(f"{share:.0%}".replace("%", " %") for share in of_variance)]
         for form in FORMS
-        for name, of_variance in numbers.get("one_class", {}).get(form, {}).items()
+        for name, of_variance in numbers["one_class"][form].items()
     ]
-    title = f"Networks that predict one class for everything, of {seeds}"
-    header = ["form", "optimizer", *(f"trained at {variance:g}" for variance in variances)]
     return [
-        *([Table(title, header, nothing)] if nothing else []),
+        Table(
+            f"Networks that predict one class for everything, of {seeds}",
+            ["form", "optimizer", *(f"trained at {variance:g}" for variance in variances)],
+            nothing,
+        ),
         Table(
             "Test variance from which ASAM has a lower mean loss than Adam, and SAM than ASAM",
             ["trained at", "report", *(f"{form}: {p}" for form in FORMS for p in _PAIRS)],

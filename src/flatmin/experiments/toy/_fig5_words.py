@@ -25,7 +25,7 @@ def gaps(variances: Sequence[float], ahead: Tensor) -> dict[str, list[float | No
 def smaller_gap(found: dict[str, list[float]]) -> tuple[str, bool | None]:
     """Whether ASAM's lead at 30 is smaller than that at 15, seed by seed."""
     if not {"15", "30"} <= set(found):
-        return ("this record has no gaps by seed" if not found else LEFT_OUT), None
+        return LEFT_OUT, None
     less = [near - far for near, far in zip(found["15"], found["30"], strict=True)]
     half = mean(less).half
     words = ", ".join(f"{mean(found[at]).value:.3f} trained at {at}" for at in ("15", "30"))
