@@ -82,7 +82,7 @@ def test_run_one(capsys: pytest.CaptureFixture[str]) -> None:
     config = record()["config"]
     assert (config["seeds"], config["sizes"], config["exact"]) == (2, [3, 4], True)
     assert sorted(path.name for path in Path("results").iterdir()) == [
-        "fig90.json", "fig90.md", "fig90.png",
+        "fig90.json", "fig90.md", "fig90.png", "fig90.svg",
     ]  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_an_item_runs_draws_and_judges(name: str, tmp_path: Path) -> None:
     verdicts = publish(item, record, tmp_path)
     assert all(verdict.claim and verdict.measured for verdict in verdicts)
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"{name}.{kind}" for kind in ("json", "md", "png")
+        f"{name}.{kind}" for kind in ("json", "md", "png", "svg")
     }
     assert (tmp_path / f"{name}.json").stat().st_size < 300_000
 

@@ -74,6 +74,7 @@ def test_the_page_of_an_item(out: Path) -> None:
     assert "![A made-up item. 4; no](fig90.png)" in page  # with its numbers
     assert "| 1.235 | x\\|y |\n| 1e-12 | – |" in page
     assert (out / "fig90.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg " in (out / "fig90.svg").read_bytes()
 
 
 def test_the_same_record_gives_the_same_files(out: Path) -> None:
@@ -81,16 +82,16 @@ def test_the_same_record_gives_the_same_files(out: Path) -> None:
     record = read_record(item, out)
     assert record is not None
     publish(item, record, out)
-    first = [(out / f"fig90.{kind}").read_bytes() for kind in ("png", "md")]
+    first = [(out / f"fig90.{kind}").read_bytes() for kind in ("png", "svg", "md")]
     publish(item, record, out)
-    assert [(out / f"fig90.{kind}").read_bytes() for kind in ("png", "md")] == first
+    assert [(out / f"fig90.{kind}").read_bytes() for kind in ("png", "svg", "md")] == first
 
 
 def test_the_index_stands_alone(out: Path) -> None:
     assert publish_index(discover(), out, title=TITLE, about=ABOUT) == []
     outline = Outline((out / "index.html").read_text())
     assert outline.open == []
-    assert {"#fig90", "fig90.png", "#main", "#top"} == set(outline.links)  # nothing from elsewhere
+    assert {"#fig90", "fig90.svg", "#main", "#top"} == set(outline.links)  # nothing from elsewhere
     assert outline.ids == ["top", "main", "fig90"]
     assert "Not computed yet: flatmin run table91." in outline.text
     assert "it is <prime>" in outline.text

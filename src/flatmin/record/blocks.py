@@ -28,10 +28,11 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture beside the page."""
+    """A picture beside the page; HTML shows its lines, where there are any."""
 
     file: str
     description: str
+    lines: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,8 @@ def _html(block: Block) -> str:
         case Paragraph():
             return f"<p>{_inline(block.text)}</p>"
         case Image():
-            file, description = html.escape(block.file), html.escape(block.description)
+            file = html.escape(block.lines or block.file)
+            description = html.escape(block.description)
             return (
                 f'<p class="figure"><a href="{file}"><img src="{file}" alt="{description}"></a></p>'
             )

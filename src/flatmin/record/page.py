@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flatmin.record.blocks import (
     Block,
@@ -26,13 +26,16 @@ from flatmin.record.item import Experiment, Item, Verdict
 from flatmin.record.store import read_record
 from flatmin.record.style import house_style
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _HEADER = ("claim", "in the report", "here", "verdict")
 _TWO_FORMS = ("claim", "in the report", "as reported", "verdict", "controlled", "under control")
 _LONG = 8  # rows above which a table is closed at first
 
 
 def publish(item: Item, record: dict[str, Any], out: Path) -> list[Verdict]:
-    """Write ``<item>.png`` and ``<item>.md``.
+    """Write ``<item>.md`` with ``<item>.png``, and ``<item>.svg`` for the page of all items.
 
     Args:
         item: The item.
@@ -44,16 +47,28 @@ def publish(item: Item, record: dict[str, Any], out: Path) -> list[Verdict]:
     """
     experiment = item.load()
     with house_style():
-        image = io.BytesIO()
-        # No software version in the file: the same record gives the same picture.
-        experiment.draw(record).savefig(
-            image, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True}
-        )
+        images = _pictures(experiment.draw(record))
     verdicts = experiment.check(record)
     page = markdown(_item_blocks(experiment, record, verdicts, level=1))
-    write_atomically(out / f"{item.name}.png", image.getvalue())
+    for kind, image in images.items():
+        write_atomically(out / f"{item.name}.{kind}", image)
     write_atomically(out / f"{item.name}.md", page)
     return verdicts
+
+
+def _pictures(figure: Figure) -> dict[str, bytes]:
+    """A figure as numbers of points, and as lines, which are sharp at any size.
+
+    No software version and no date in the files: the same record gives the same pictures.
+    """
+    points, lines = io.BytesIO(), io.BytesIO()
+    figure.savefig(points, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    figure.savefig(lines, format="svg", metadata={"Date": None, "Creator": None})
+    # Hundredths of a point are enough, and half as long.
+    short = re.sub(
+        rb' d="[^"]*"', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), lines.getvalue()
+    )
+    return {"png": points.getvalue(), "svg": short}
 
 
 def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: str) -> list[str]:
@@ -183,7 +198,11 @@ def _item_blocks(
         *(Paragraph(f"**Answer.** {answer}") for answer in answers),
         Paragraph(_mode(record)),
         *([_claims(verdicts)] if verdicts and level == 1 else []),  # else they are above
-        Image(f"{name}.png", f"{record['title']}. {_flat(shown)}".rstrip(". ")),
+        Image(
+            f"{name}.png",
+            lines=f"{name}.svg",
+            description=f"{record['title']}. {_flat(shown)}".rstrip(". "),
+        ),
         *map(Paragraph, notes),
         *(
             Grid(table.header, table.rows, table.title, folded=len(table.rows) > _LONG)

@@ -22,6 +22,7 @@ _RC: Any = {
     "figure.dpi": 100,
     "savefig.dpi": 200,  # twice the size at which a page shows them, for dense screens
     "figure.facecolor": "white",
+    "svg.hashsalt": "flatmin",  # names in the file that are the same each time
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",

@@ -79,7 +79,16 @@ def draw(record: dict[str, Any]) -> Figure:
                 ]
                 for axis in "xy"
             )
-            ax.scatter(x, y, s=5, color=COLORS[color], alpha=0.45, linewidths=0, label=name)
+            ax.scatter(
+                x,
+                y,
+                s=5,
+                color=COLORS[color],
+                alpha=0.45,
+                linewidths=0,
+                label=name,
+                rasterized=True,  # thousands of points would be a file of a megabyte
+            )
         ax.set_title(f"variance {data['variance']:g}")
         ax.set_aspect("equal")
     for ax in axes.flat[len(sets) :]:
