@@ -105,10 +105,10 @@ def side_by_side(*looks: Look) -> SideBySide:
         >>> import torch
         >>> from flatmin.analysis import look
         >>> model, data = torch.nn.Linear(1, 1), (torch.ones(1, 1), torch.zeros(1, 1))
-        >>> one, other = look(model, data, measures=["trace"]), look(model, data)
+        >>> one, other = (look(model, data, measures=[name]) for name in ("trace", "average"))
         >>> side_by_side(one, other)
         Traceback (most recent call last):
-        ValueError: networks are compared by the same measures, got trace and one-step, ...
+        ValueError: networks are compared by the same measures, got trace and average.
     """
     if len(looks) < 2:
         raise ValueError(f"it takes two looks to compare, got {len(looks)}.")

@@ -61,11 +61,15 @@ details.item > summary { color: var(--ink); font-size: 1rem; }
   p.figure img { max-width: none; width: 46rem; }
 }
 @media print {
-  body { font-size: 10pt; background: #fff; color: #000; }
+  @page { margin: 1.4cm; }
+  html { font-size: 10px; }
+  body { font-size: 7.5pt; line-height: 1.35; background: #fff; color: #000; }
   main { max-width: none; padding: 0; }
+  p, li { max-width: none; margin: .3rem 0; }
   details:not([open]), a.back, a.skip { display: none; }
-  img { max-height: 11cm; }
-  h2 { margin-top: 1.2rem; padding-top: .5rem; }
+  img { max-height: 8.5cm; margin: .3rem auto; }
+  h2 { margin-top: .8rem; padding-top: .4rem; }
+  th, td { padding: .1rem .4rem; }
   tr, img { break-inside: avoid; }
 }
 """
