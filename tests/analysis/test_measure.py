@@ -186,7 +186,9 @@ def test_a_checkpoint(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found["data"]["seen_in_training"] is False
     assert found["rows"][0]["spread"] <= 1e-9  # running statistics are rescaled too
     first = found["rows"][0]["value"]
-    assert run(str(checkpoint.parent), *SMALL[:-2], *words, "--out", "again") == 0
+    assert (
+        run(str(checkpoint.parent), *SMALL[:-2], *words, "--scalings", "0", "--out", "again") == 0
+    )
     assert record("again")["rows"][0]["value"] == first
     assert run("own_networks:mlp", "--weights", str(checkpoint), *SMALL, "--out", "no") == 2
     assert "does not fit own_networks:mlp" in capsys.readouterr().err

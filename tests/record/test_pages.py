@@ -174,12 +174,12 @@ def test_values_are_written_for_readers(value: object, text: str) -> None:
 def test_blocks_are_escaped() -> None:
     blocks = [
         Heading("a < b", 2, "x"),
-        Paragraph("`a<b` **c & d**"),
+        Paragraph("`a<b` **c & d** *e*, 2 * 3 * 4"),
         Grid(("h",), [[Mark(True)], [Link("i")]]),
     ]
     page = html_page("t & u", blocks)
     assert '<h2 id="x">a &lt; b</h2>' in page
-    assert "<code>a&lt;b</code> <strong>c &amp; d</strong>" in page
+    assert "<code>a&lt;b</code> <strong>c &amp; d</strong> <em>e</em>, 2 * 3 * 4" in page
     assert "<title>t &amp; u</title>" in page
     assert markdown(blocks[:1]) == "## a < b\n"
 

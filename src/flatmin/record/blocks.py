@@ -21,7 +21,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """Text with ``code`` between backticks and **emphasis** between double stars."""
+    """Text with ``code`` between backticks, *emphasis* between stars, and **more** between two."""
 
     text: str
 
@@ -225,4 +225,6 @@ def _html_cell(name: str, cell: object) -> str:
 def _inline(text: str) -> str:
     escaped = html.escape(text, quote=False)
     coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", coded)
+    strong = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", coded)
+    # A star with a space behind it is a product.
+    return re.sub(r"(?<![\w*])\*(?! )([^*]+)(?<! )\*(?![\w*])", r"<em>\1</em>", strong)

@@ -66,7 +66,7 @@ details.item > summary { color: var(--ink); font-size: 1rem; }
   body { font-size: 7.5pt; line-height: 1.35; background: #fff; color: #000; }
   main { max-width: none; padding: 0; }
   p, li { max-width: none; margin: .3rem 0; }
-  details:not([open]), a.back, a.skip { display: none; }
+  details:not([open]):not(.item), a.back, a.skip { display: none; }
   img { max-height: 8.5cm; margin: .3rem auto; }
   h2 { margin-top: .8rem; padding-top: .4rem; }
   th, td { padding: .1rem .4rem; }
