@@ -17,13 +17,13 @@ from flatmin._streams import stream
 from flatmin.analysis.along_figure import along_figure
 from flatmin.analysis.measuring import MEASURES, Effort, measure, scale_name
 from flatmin.analysis.own_targets import Loss
-from flatmin.analysis.page import png
 from flatmin.analysis.subject import fit, made_in
 from flatmin.ball import Ball
 from flatmin.data import DataSet, as_data_set
 from flatmin.objective import EmpiricalLoss
 from flatmin.objective._batches import Examples
 from flatmin.record.files import write_atomically
+from flatmin.record.pictures import png
 from flatmin.record.style import house_style
 from flatmin.scale import Elementwise
 from flatmin.sharpness import Estimate, Measurement

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +11,10 @@ from flatmin.analysis.several_table import cells, several_table
 from flatmin.analysis.table import heading, remarks
 from flatmin.record.blocks import Block, Grid, Heading, Image, Paragraph, html_page, written
 from flatmin.record.page import origin_rows
-from flatmin.record.style import house_style
+from flatmin.record.pictures import png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def png(figure: Figure) -> bytes:
-    """The same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    with house_style():
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def html_of(record: Mapping[str, Any], picture: Figure | None) -> str:

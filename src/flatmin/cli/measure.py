@@ -17,7 +17,6 @@ from flatmin.analysis.landscape_figure import landscape_figure
 from flatmin.analysis.looking import Plan, looked
 from flatmin.analysis.measuring import MEASURES, Effort
 from flatmin.analysis.own_targets import remark
-from flatmin.analysis.page import png
 from flatmin.analysis.results import write_results
 from flatmin.analysis.several_figure import several_figure
 from flatmin.analysis.several_table import several_table
@@ -29,6 +28,7 @@ from flatmin.analysis.threads import Threads, fastest, running_in
 from flatmin.ball import Ball
 from flatmin.record.files import require_writable
 from flatmin.record.options import check_device
+from flatmin.record.pictures import png
 from flatmin.record.provenance import provenance
 from flatmin.record.style import house_style
 from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise, Scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from flatmin.compare.statistics import mean
 from flatmin.record.blocks import Block, Grid, Heading, Image, Paragraph, html_page, written
 from flatmin.record.files import write_atomically
 from flatmin.record.page import origin_rows
+from flatmin.record.pictures import png
 from flatmin.record.store import plain_json
 from flatmin.record.style import house_style
 
@@ -25,11 +25,9 @@ def publish(record: Mapping[str, Any], out: Path) -> None:
         out: The folder.
     """
     with house_style():
-        image = io.BytesIO()
-        # No software version in the file: the same record gives the same picture.
-        figure(record).savefig(image, format="png", metadata={"Software": None})
+        image = png(figure(record))
     title = f"Does it help? {record['task']['file']}"
-    write_atomically(out / "compare.png", image.getvalue())
+    write_atomically(out / "compare.png", image)
     write_atomically(out / "compare.json", plain_json(dict(record)))
     write_atomically(out / "compare.html", html_page(title, _blocks(record, title)))
 

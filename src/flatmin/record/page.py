@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flatmin.record.blocks import (
     Block,
@@ -23,11 +22,9 @@ from flatmin.record.blocks import (
 )
 from flatmin.record.files import write_atomically
 from flatmin.record.item import Experiment, Item, Verdict
+from flatmin.record.pictures import png, svg
 from flatmin.record.store import read_record
 from flatmin.record.style import house_style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _HEADER = ("claim", "in the report", "here", "verdict")
 _TWO_FORMS = ("claim", "in the report", "as reported", "verdict", "controlled", "under control")
@@ -47,28 +44,13 @@ def publish(item: Item, record: dict[str, Any], out: Path) -> list[Verdict]:
     """
     experiment = item.load()
     with house_style():
-        images = _pictures(experiment.draw(record))
+        figure = experiment.draw(record)
     verdicts = experiment.check(record)
     page = markdown(_item_blocks(experiment, record, verdicts, level=1))
-    for kind, image in images.items():
-        write_atomically(out / f"{item.name}.{kind}", image)
+    write_atomically(out / f"{item.name}.png", png(figure))
+    write_atomically(out / f"{item.name}.svg", svg(figure))
     write_atomically(out / f"{item.name}.md", page)
     return verdicts
-
-
-def _pictures(figure: Figure) -> dict[str, bytes]:
-    """A figure as numbers of points, and as lines, which are sharp at any size.
-
-    No software version and no date in the files: the same record gives the same pictures.
-    """
-    points, lines = io.BytesIO(), io.BytesIO()
-    figure.savefig(points, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
-    figure.savefig(lines, format="svg", metadata={"Date": None, "Creator": None})
-    # Hundredths of a point are enough, and half as long.
-    short = re.sub(
-        rb' d="[^"]*"', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), lines.getvalue()
-    )
-    return {"png": points.getvalue(), "svg": short}
 
 
 def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: str) -> list[str]:

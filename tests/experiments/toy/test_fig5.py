@@ -25,7 +25,6 @@ from flatmin.experiments.toy._criterion import (
     summarize,
 )
 from flatmin.experiments.toy._fig5_words import smaller_gap
-from flatmin.experiments.toy._older import has_bands, with_bands
 from flatmin.experiments.toy._section2 import SENTENCES, Sentence
 from flatmin.experiments.toy._verdicts import judge, judged
 from flatmin.models import ReportMLP
@@ -282,20 +281,3 @@ def test_rho_must_be_a_radius(tmp_path: Path) -> None:
     module: Any = discover()["ext_criterion"].load()
     with pytest.raises(ValueError, match="rho must be one of radii"):
         module.run(replace(module.QUICK, rho=0.3), tmp_path)
-
-
-def test_a_record_without_bands_gets_those_of_bonferroni() -> None:
-    found = compare(made_up())
-    older = {name: part for name, part in found.items() if name not in ("widening", "clear")}
-    record = {"config": {"seeds": 20}, "numbers": {"comparisons": {"a": {"loss": older}}}}
-    assert not has_bands(record)
-    banded = with_bands(record)
-    assert has_bands(banded)
-    wide = banded["numbers"]["comparisons"]["a"]["loss"]
-    # 474 comparisons in a row: 4.87 standard errors at 19 degrees of freedom, for 2.09 alone.
-    assert wide["widening"][0][0] == pytest.approx(4.874 / 2.093, rel=1e-3)
-    column = TESTED.index(79.0)
-    assert wide["clear"][0][column] == 1 and NAMES[wide["best"][0][column]] == "SAM"
-    assert wide["clear"][0][TESTED.index(10.0)] == 0
-    kept = {"config": {"seeds": 20}, "numbers": {"comparisons": {"a": {"loss": found}}}}
-    assert with_bands(kept) == kept

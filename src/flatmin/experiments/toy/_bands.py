@@ -47,9 +47,3 @@ def widening(differences: Tensor) -> list[list[float]]:
         places = (levels * RESAMPLES).ceil().long().clamp(max=RESAMPLES) - 1
         found.append((ordered[places] / t_quantile(seeds - 1)).clamp(min=1.0).tolist())
     return found
-
-
-def bonferroni(rows: int, seeds: int, cells: int) -> list[list[float]]:
-    """The same without the seeds: as wide as any dependence between the cells could ask for."""
-    single = t_quantile(seeds - 1)
-    return [[t_quantile(seeds - 1, cells * k) / single for k in range(1, rows + 1)]] * rows

@@ -24,7 +24,6 @@ from flatmin.experiments.toy._criterion import (
     shares_in_words,
 )
 from flatmin.experiments.toy._maps import maps
-from flatmin.experiments.toy._older import BEFORE, has_bands, with_bands
 from flatmin.experiments.toy._section2 import (
     adam_is_best_at_first,
     asam_is_best_around,
@@ -123,12 +122,12 @@ def run(config: Config, scratch: Path) -> dict[str, Any]:
 
 def draw(record: dict[str, Any]) -> Figure:
     """Maps of the best optimizer: by loss and by error rate, in three settings."""
-    return maps(with_bands(record))
+    return maps(record)
 
 
 def check(record: dict[str, Any]) -> list[Verdict]:
     """The three parts of the criterion, by loss and by error rate."""
-    numbers = with_bands(record)["numbers"]
+    numbers = record["numbers"]
     sentences = (
         ("below the training variance (at 1) Adam is best", adam_is_best_at_first),
         ("at the training variance ASAM is best", asam_is_best_around),
@@ -148,7 +147,7 @@ def check(record: dict[str, Any]) -> list[Verdict]:
 
 def tables(record: dict[str, Any]) -> list[Table]:
     """The map in words, and the choice of the radii."""
-    numbers, config = with_bands(record)["numbers"], record["config"]
+    numbers, config = record["numbers"], record["config"]
     variances, tested = config["variances"], numbers["test_variances"]
     words = [
         [setting, measure, variance, regions(comparison[measure], row, tested)]
@@ -182,7 +181,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
 
 def notes(record: dict[str, Any]) -> list[str]:
     """The maps in a few words."""
-    numbers = with_bands(record)["numbers"]
+    numbers = record["numbers"]
     return [
         "Share of the map on which an optimizer is best beyond doubt. "
         + " ".join(
@@ -195,7 +194,6 @@ def notes(record: dict[str, Any]) -> list[str]:
         "and ASAM.",
         RULE,
         *_at_the_edge(numbers["chosen"], record["config"]),
-        *([] if has_bands(record) else [BEFORE]),
         ROUNDING,
     ]
 
