@@ -7,7 +7,7 @@ in one turn. The report: SAM 1.44 and ASAM 2.0 times Adam, on its GPU.
     python benchmarks/epoch.py                     # writes docs/results/epoch.json and .png
     python benchmarks/epoch.py --draw              # draws the figure again from the JSON
 
-On a GPU: `--device cuda --models wrn-28-10 --images 50000`.
+On a GPU: `--device cuda --models wrn-28-10 --precision bf16 --images 50000`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ def noise(count: int) -> ImageSet:
     return ImageSet(images, labels, tuple("abcdefghij"), "noise", (0.5,) * 3, (0.25,) * 3)
 
 
-def measure(model: str, optimizer: str, count: int, repeats: int, device: str) -> dict[str, Any]:
+def measure(model: str, optimizer: str, options: argparse.Namespace) -> dict[str, Any]:
+    count: int = options.images
     data = replace(noise(count), augment=Augment()), noise(100)
     seconds: dict[str, list[float]] = {name: [] for name in MINIMIZERS}
-    for turn in range(-1, repeats):
+    for turn in range(-1, options.repeats):
         for name in MINIMIZERS:
             config = TrainConfig(
                 model=model,
@@ -52,9 +53,10 @@ def measure(model: str, optimizer: str, count: int, repeats: int, device: str) -
                 epochs=1,
                 evaluate_train=0,
                 channels_last=model != "cnn",
+                precision=options.precision,
                 **BASES[optimizer],
             )
-            epoch = train(config, data, device=device).history[0]
+            epoch = train(config, data, device=options.device).history[0]
             if turn >= 0:
                 seconds[name].append(epoch.seconds)
     ratio = {
@@ -65,7 +67,7 @@ def measure(model: str, optimizer: str, count: int, repeats: int, device: str) -
     return {"images_per_s": rates, "ratio": ratio}
 
 
-def draw(record: dict[str, Any]) -> None:
+def draw(record: dict[str, Any], out: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
@@ -87,7 +89,7 @@ def draw(record: dict[str, Any]) -> None:
     axis.set_title(
         f"{record['machine']}, {record['threads']} threads, torch {record['torch']}", fontsize=9
     )
-    figure.savefig(OUT.with_suffix(".png"), dpi=200)
+    figure.savefig(out.with_suffix(".png"), dpi=200)
 
 
 def main() -> None:
@@ -97,8 +99,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bases", nargs="+", choices=BASES, default=list(BASES))
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--out", type=Path, default=OUT, help="where to, without .json")
     parser.add_argument("--draw", action="store_true")
     options = parser.parse_args()
+    out: Path = options.out
     if not options.draw:
         torch.set_num_threads(options.threads)
         torch.manual_seed(0)
@@ -109,22 +115,21 @@ def main() -> None:
             "threads": options.threads,
             "torch": torch.__version__,
             "images": options.images,
+            "precision": options.precision,
             "repeats": options.repeats,
             "runs": {
-                f"{model}, {base}": measure(
-                    model, base, options.images, options.repeats, options.device
-                )
+                f"{model}, {base}": measure(model, base, options)
                 for model in options.models
-                for base in BASES
+                for base in options.bases
             },
         }
-        OUT.parent.mkdir(parents=True, exist_ok=True)
-        OUT.with_suffix(".json").write_text(json.dumps(record, indent=1))
-    record = json.loads(OUT.with_suffix(".json").read_text())
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".json").write_text(json.dumps(record, indent=1))
+    record = json.loads(out.with_suffix(".json").read_text())
     for name, run in record["runs"].items():
         ratios = ", ".join(f"{key} {value:.3f}" for key, value in run["ratio"].items())
         print(f"{name}: {ratios}; {run['images_per_s']['none']:,.0f} images per s")
-    draw(record)
+    draw(record, out)
 
 
 if __name__ == "__main__":

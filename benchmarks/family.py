@@ -12,6 +12,7 @@ what is kept in the workspace.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -54,11 +55,14 @@ class Step:
         self.optimizer = kind(base)
         self.params = [p for _, p in named]
         self.source = source
+        # No gradient is that of the step before, or there would be no noise to climb along.
+        self.sizes = itertools.cycle((1.0, 0.5, -1.0))
 
     def gradients(self) -> None:
         """Make all anew, as a pass does."""
+        size = next(self.sizes)
         for p, grad in zip(self.params, self.source, strict=True):
-            p.grad = grad.clone()
+            p.grad = grad * size
 
     def clear(self) -> None:
         """Drop all."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step_cost import Action, Named, ours, published_loop, pytorch_optimizer, wrn_28_10
+from step_cost import Action, Named, Ours, published_loop, pytorch_optimizer, ready, wrn_28_10
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flatmin import ASAM, SAM
@@ -42,7 +42,7 @@ def contenders(named: Named) -> dict[str, Action]:
     for name, kind in (("SAM", SAM), ("ASAM", ASAM)):
         adaptive = kind is ASAM
         table |= {
-            name: ours(named, kind),
+            name: Ours(named, kind),
             f"{name}, published loop": published_loop(named, adaptive, 0.05),
             f"{name}, pytorch-optimizer": pytorch_optimizer(named, adaptive, 0.05, False),
             f"{name}, pytorch-optimizer foreach": pytorch_optimizer(named, adaptive, 0.05, True),
@@ -52,10 +52,11 @@ def contenders(named: Named) -> dict[str, Action]:
 
 def count(named: Named) -> dict[str, int]:
     numbers = {}
+    params = [p for _, p in named]
+    ones = [torch.ones_like(p) for p in params]
     for name, action in contenders(named).items():
         for _ in range(2):  # the first may make what is made once
-            for _, p in named:
-                p.grad = torch.ones_like(p)
+            ready(action, params, ones)
             with Count() as counter:
                 action()
         numbers[name] = counter.number

@@ -2,10 +2,11 @@
 
 Times climb + restore alone, without a model, on the parameter set of WRN-28-10 and on one of many
 small tensors, beside pytorch-optimizer's SAM, two loops over parameters in the style of published
-code, and the limit: copies of all parameters, timed in the same run. The contenders take turns, so
-that a busy machine slows all of them; the medians are reported. Fresh pages, which the system has
-to find and to clear, are counted beside it, in a process for each contender: how dear they are is
-the machine's mood, how many is not.
+code, torch's own operations with nothing around them, and the limit: copies of all parameters,
+timed in the same run. All get fresh gradients, which they drop as a training step does. The
+contenders take turns, so that a busy machine slows all of them; the medians are reported. Fresh
+pages, which the system has to find and to clear, are counted beside it, in a process for each
+contender: how dear they are is the machine's mood, how many is not.
 
 The loops are ours, after what the code does: that of github.com/davda54/sam clones the weights and
 copies them back ("published loop"); that of github.com/SamsungLabs/ASAM works in the gradients,
@@ -14,6 +15,8 @@ keeps the shift in a buffer, and goes back by subtracting it, which gives other 
 
     python benchmarks/step_cost.py             # writes docs/results/step_cost.json and .png
     python benchmarks/step_cost.py --draw      # draws the figure again from the JSON
+
+On a GPU: `--device cuda`.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +72,54 @@ def many_small() -> Named:
 
 
 SETS: dict[str, Callable[[], Named]] = {"WRN-28-10": wrn_28_10, "many small": many_small}
+TURNS = {"many small": 4}  # as many times as many, since they are short
 
 
-def ours(named: Named, kind: type, **options: Any) -> Action:
-    optimizer = kind(Still(named), **options)
+class Ours:
+    """A wrapper of ours, whose block has an empty body.
 
-    def action() -> None:
-        with optimizer.perturbed():
+    Such a block counts as a failed one, which the next would have to tell everybody; a step, or
+    clearing the gradients, is what makes it forgotten.
+    """
+
+    def __init__(self, named: Named, kind: type, **options: Any) -> None:
+        self.optimizer = kind(Still(named), **options)
+
+    def __call__(self) -> None:
+        """Climb and go back."""
+        with self.optimizer.perturbed():
             pass
 
-    return action
+
+def ready(action: Action, params: Sequence[torch.nn.Parameter], source: Sequence[Tensor]) -> None:
+    """Put fresh gradients there, which nobody else holds, as after a real backward pass."""
+    if isinstance(action, Ours):
+        action.optimizer.zero_grad()
+    for p, grad in zip(params, source, strict=True):
+        p.grad = grad.clone()
 
 
 def nothing() -> None:
     """Stands where a training step has its second gradient."""
+
+
+def bare(named: Named, rho: float) -> Action:
+    """The four operations of SAM on lists of tensors, and no more: no check, no promise."""
+    params = [p for _, p in named]
+    old = [torch.empty_like(p) for p in params]
+
+    @torch.no_grad()
+    def action() -> None:
+        grads = [p.grad for p in params]
+        norm = torch.stack(torch._foreach_norm(grads)).norm().item()
+        torch._foreach_copy_(old, params)
+        torch._foreach_add_(params, grads, alpha=rho / norm)
+        for p in params:
+            p.grad = None
+        del grads
+        torch._foreach_copy_(params, old)
+
+    return action
 
 
 def published_loop(named: Named, adaptive: bool, rho: float, between: Action = nothing) -> Action:
@@ -163,20 +201,25 @@ def contenders(named: Named) -> dict[str, Action]:
         adaptive = kind is ASAM
         rho = 0.5 if adaptive else 0.05
         table |= {
-            f"{name}": ours(named, kind),
-            f"{name}, fused": ours(named, kind, fused=True),
-            f"{name}, p = ∞": ours(named, kind, **inf),
-            f"{name}, p = ∞, fused": ours(named, kind, **inf, fused=True),
+            f"{name}": Ours(named, kind),
+            f"{name}, fused": Ours(named, kind, fused=True),
+            f"{name}, p = ∞": Ours(named, kind, **inf),
+            f"{name}, p = ∞, fused": Ours(named, kind, **inf, fused=True),
             f"{name}, published loop": published_loop(named, adaptive, rho),
             f"{name}, shifting loop": shifting_loop(named, adaptive, rho),
+        }
+        if not find_spec("pytorch_optimizer"):
+            continue
+        table |= {
             f"{name}, pytorch-optimizer": pytorch_optimizer(named, adaptive, rho, False),
             f"{name}, pytorch-optimizer foreach": pytorch_optimizer(named, adaptive, rho, True),
         }
+    table["four operations of torch"] = bare(named, 0.05)
     return table
 
 
-def measure(title: str, repeats: int) -> dict[str, Any]:
-    named = SETS[title]()
+def measure(title: str, repeats: int, device: torch.device, *, pages: bool) -> dict[str, Any]:
+    named = [(name, torch.nn.Parameter(p.detach().to(device))) for name, p in SETS[title]()]
     params = [p for _, p in named]
     grads = [torch.randn_like(p) for p in params]
     target = [torch.empty_like(p) for p in params]
@@ -189,22 +232,21 @@ def measure(title: str, repeats: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in table}
     for turn in range(-2, repeats):  # two turns to warm up
         for name, action in table.items():
-            for p, grad in zip(params, grads, strict=True):
-                p.grad = fresh(grad) if is_own(name) else grad
-            start = time.perf_counter()
+            ready(action, params, grads)
+            start = now(device)
             action()
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(now(device) - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     size = sum(p.numel() * p.element_size() for p in params)
+    names = [name for name in table if name != "copy"]
+    counted = count_pages(title, names, torch.get_num_threads()) if pages else {}
     return {
         "tensors": len(params),
         "numbers": sum(p.numel() for p in params),
         "bandwidth_gb_per_s": 2 * size / medians["copy"] / 1e9,
         "seconds": medians,
-        "fresh_pages": count_pages(
-            title, [n for n in table if n != "copy"], torch.get_num_threads()
-        ),
+        "fresh_pages": counted,
         "copies": {name: value / medians["copy"] for name, value in medians.items()},
         "ratios": {
             f"{kind}{mode}": medians[f"{kind}{mode}"]
@@ -215,14 +257,11 @@ def measure(title: str, repeats: int) -> dict[str, Any]:
     }
 
 
-def fresh(grad: Tensor) -> Tensor:
-    """A gradient that may be written to, as after a real backward pass."""
-    return grad.clone()
-
-
-def is_own(name: str) -> bool:
-    """Whether a contender writes to the gradients, and so has to be given some of its own."""
-    return not is_peer(name) or "shifting" in name
+def now(device: torch.device) -> float:
+    """The time when all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def is_peer(name: str) -> bool:
@@ -240,11 +279,11 @@ def fresh_pages(title: str, name: str, threads: int) -> int:
     torch.manual_seed(0)
     named = SETS[title]()
     action = contenders(named)[name]
-    source = [torch.randn_like(p) for _, p in named]
+    params = [p for _, p in named]
+    source = [torch.randn_like(p) for p in params]
     counts = []
     for _ in range(9):
-        for (_, p), grad in zip(named, source, strict=True):
-            p.grad = fresh(grad)
+        ready(action, params, source)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         action()
         counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -259,23 +298,28 @@ def count_pages(title: str, names: Sequence[str], threads: int) -> dict[str, int
         return {name: task.result() for name, task in tasks.items()}
 
 
-def draw(record: dict[str, Any]) -> None:
+def draw(record: dict[str, Any], out: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
     sets = record["sets"]
-    figure, axes = plt.subplots(1, len(sets), figsize=(12, 5.2), layout="constrained")
-    for axis, (title, numbers) in zip(axes, sets.items(), strict=True):
+    figure, axes = plt.subplots(
+        1, len(sets), figsize=(6 * len(sets), 5.2), layout="constrained", squeeze=False
+    )
+    for axis, (title, numbers) in zip(axes[0], sets.items(), strict=True):
         names = [name for name in numbers["copies"] if name != "copy"][::-1]
         values = [numbers["copies"][name] for name in names]
-        colors = ["0.65" if is_peer(name) else "#1b7837" for name in names]
+        colors = [
+            "0.65" if is_peer(name) else "0.85" if name.startswith("four") else "#1b7837"
+            for name in names
+        ]
         axis.barh([name + promises(name) for name in names], values, color=colors)
         for y, (name, value) in enumerate(zip(names, values, strict=True)):
             words = f" {value:.1f}"
-            if pages := numbers["fresh_pages"][name]:
-                words += f", {pages:,} pages"
+            if pages := numbers["fresh_pages"].get(name):
+                words += f", {pages:,} page{'s' * (pages > 1)}"
             axis.text(value, y, words, va="center", fontsize=8)
         axis.axvline(3.5, color="k", lw=0.8, ls=":")
         axis.set_xlim(0, max(values) * 1.7)
@@ -284,26 +328,35 @@ def draw(record: dict[str, Any]) -> None:
             f"{title}\n{numbers['tensors']} tensors, {numbers['numbers']:,} numbers", fontsize=10
         )
     figure.suptitle(
-        "flatmin (green) and others (grey), with fresh pages where there are any; "
+        "flatmin (green), others (grey) and bare torch (light), with fresh pages where there are "
+        "any; "
         "dotted: the traffic SAM needs, 3.5 copies\n"
         "* weights do not come back if the second pass raises; "
         "** nor to the same bits if it does not\n"
-        f"{record['machine']}, {record['threads']} threads, torch {record['torch']}",
+        f"{record['device']}, {record['threads']} threads, torch {record['torch']}",
         fontsize=10,
     )
-    figure.savefig(OUT.with_suffix(".png"), dpi=200)
+    figure.savefig(out.with_suffix(".png"), dpi=200)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=25)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-pages", action="store_true", help="count no fresh pages")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--out", type=Path, default=OUT, help="where to, without .json")
     parser.add_argument("--draw", action="store_true")
     options = parser.parse_args()
+    out: Path = options.out
     if not options.draw:
         torch.set_num_threads(options.threads)
         torch.manual_seed(0)
-        origin = provenance({})
+        device = torch.device(options.device)
+        # Accelerators have an allocator of their own.
+        pages = device.type == "cpu" and not options.no_pages
+        origin = provenance({"device": options.device})
         record = {
             **{name: origin[name] for name in ("commit", "device", "date")},
             "machine": platform.processor() or platform.machine(),
@@ -311,13 +364,13 @@ def main() -> None:
             "torch": torch.__version__,
             "repeats": options.repeats,
             "sets": {
-                "WRN-28-10": measure("WRN-28-10", options.repeats),
-                "many small": measure("many small", 4 * options.repeats),
+                title: measure(title, TURNS.get(title, 1) * options.repeats, device, pages=pages)
+                for title in options.sets
             },
         }
-        OUT.parent.mkdir(parents=True, exist_ok=True)
-        OUT.with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False))
-    record = json.loads(OUT.with_suffix(".json").read_text())
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False))
+    record = json.loads(out.with_suffix(".json").read_text())
     for title, numbers in record["sets"].items():
         print(f"{title} (copy: {numbers['seconds']['copy'] * 1e3:.2f} ms)")
         for name, copies in numbers["copies"].items():
@@ -326,7 +379,7 @@ def main() -> None:
         print(
             "  ratios to the faster peer:", {k: round(v, 2) for k, v in numbers["ratios"].items()}
         )
-    draw(record)
+    draw(record, out)
 
 
 if __name__ == "__main__":

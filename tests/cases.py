@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flatmin import ASAM, GSAM, MSAM, SAM, SSAM, WSAM, AsyncSAM, FriendlySAM
+from slowly import slow_but
 
 Build = Callable[..., Optimizer]
 
@@ -55,25 +55,19 @@ BASES: dict[str, Build] = {
 
 # What all climb with is tested with these; the others bring only what they do with gradients.
 ORIGINALS = ("SAM", "ASAM")
-OTHERS_SLOWLY = [
-    pytest.param(variant, marks=[] if variant in ORIGINALS else pytest.mark.slow)
-    for variant in VARIANTS
-]
+OTHERS_SLOWLY = slow_but(VARIANTS, *ORIGINALS)
 
 # They take a perturbation for each part of a batch.
 IN_PARTS = [variant for variant in VARIANTS if variant not in ("FriendlySAM", "WSAM")]
 
 
 def pairs(variants: Iterable[str] = VARIANTS) -> list[Any]:
-    """Variants with bases; those that are no original meet all but one in slow tests."""
-    return [
-        pytest.param(
-            variant,
-            base,
-            marks=[] if base == "SGD" or variant in ORIGINALS else pytest.mark.slow,
-        )
-        for variant, base in itertools.product(variants, BASES)
-    ]
+    """Variants with bases; the originals meet two of them in fast tests, the others one."""
+    return slow_but(
+        itertools.product(variants, BASES),
+        *((variant, "SGD") for variant in variants),
+        *((variant, "AdamW") for variant in variants if variant in ORIGINALS),
+    )
 
 
 PAIRS = pairs()

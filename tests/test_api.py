@@ -66,6 +66,7 @@ FROZEN = {
     "flatmin.sharpness.AdamScale": "(optimizer, model)",
     "flatmin.FiniteDifferences": "(objective, step=None)",
     "flatmin.GaussNewton": "(loss)",
+    "flatmin.ShardedLoss": "(model, loss_function, batches)",
     "flatmin.analysis.look": "(model, data)",
     "flatmin.sharpness.critical_sharpness": (
         "(objective, params, *, scale, update=None, start=None, tolerance=0.0625)"

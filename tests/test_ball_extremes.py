@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flatmin import Ball, Elementwise
 from flatmin import _tree as tree
+from slowly import slow_but
 
 P = (1.0, 1.5, 2.0, 3.0, math.inf)
 orders = pytest.mark.parametrize("p", P)
@@ -75,7 +76,7 @@ def draws(ball: Ball, like: Tensor, count: int = 4000) -> Tensor:
     return torch.stack([ball.sample({"x": like}, source)["x"] for _ in range(count)])
 
 
-@orders
+@pytest.mark.parametrize("p", slow_but(P, math.inf))
 def test_complex_samples_fill_the_ball_evenly(p: float) -> None:
     """‖u‖^{2n} is uniform, as the volume is that of 2n dimensions; and so is each phase."""
     n = 3

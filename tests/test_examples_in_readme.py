@@ -21,6 +21,8 @@ HOW_TO = ROOT / "docs" / "how_to"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(HOW_TO.glob("*.md"))]
 FRAMEWORKS = ROOT / "docs" / "frameworks.md"  # may be missing, and take their time
 MANY_GPUS = HOW_TO / "many_gpus.md"  # in processes of their own, which groups of processes need
+_LONG = ("choosing", "compare", "ensemble", "looking", "start", "symmetry", "training")
+LONG = [ROOT / "docs" / f"{name}.md" for name in _LONG]  # tests/ has small cases of each
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -48,8 +50,11 @@ def run_page(text: str, name: str, *, alone: bool = False) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page not in (FRAMEWORKS, MANY_GPUS)],
-    ids=lambda page: page.name,
+    [
+        pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page in LONG else [])
+        for page in PAGES
+        if page not in (FRAMEWORKS, MANY_GPUS)
+    ],
 )
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -57,13 +62,17 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # ours
 @pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves
-def test_the_page_on_frameworks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("lightning", reason='pip install "flatmin[integrations]"')
-    pytest.importorskip("transformers", reason='pip install "flatmin[integrations]"')
+@pytest.mark.parametrize("line, source", blocks(FRAMEWORKS.read_text(encoding="utf-8")))
+def test_the_page_on_frameworks_runs(
+    line: int, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for framework in re.findall(r"(?m)^from (lightning|transformers|accelerate|skorch)\b", source):
+        pytest.importorskip(framework, reason='pip install "flatmin[integrations]"')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    run_page(FRAMEWORKS.read_text(encoding="utf-8"), str(FRAMEWORKS), alone=True)
+    run_page("\n" * (line - 1) + f"```python\n{source}```\n", str(FRAMEWORKS))
 
 
 @pytest.mark.slow

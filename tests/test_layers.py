@@ -17,7 +17,7 @@ SOURCE = Path(flatmin.__file__).parent
 # From the bottom up. A part imports itself and the rows below it, never a sibling. The empty name
 # is the package's `__init__`, which collects the public names.
 ROWS = (
-    {"_types", "_streams", "_told", "_given"},
+    {"_types", "_streams", "_told", "_given", "_room"},
     {"_tree", "_draw"},
     {"scale"},
     {"ball", "objective", "data", "models"},
@@ -66,8 +66,12 @@ def uses(source: str, module: str, *, is_package: bool = False) -> Iterator[tupl
             base = package[: len(package) - node.level + 1] if node.level else []
             base = [*base, *([node.module] if node.module else [])]
             yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
-        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.distributed":
+        elif isinstance(node, ast.Attribute) and _is_torch_distributed(node):
             yield node.lineno, "torch.distributed"
+
+
+def _is_torch_distributed(node: ast.Attribute) -> bool:
+    return node.attr == "distributed" and ast.unparse(node) == "torch.distributed"
 
 
 def wing(name: str) -> str | None:
@@ -237,6 +241,7 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_library_loads_nothing_heavier_than_torch() -> None:
     """Neither `import flatmin` nor any part below the experiments; torch itself may load tqdm."""
     own = {"cli", "__main__", "experiments", "integrations"}  # their framework is what they are for
@@ -245,6 +250,7 @@ def test_library_loads_nothing_heavier_than_torch() -> None:
     assert not (loaded_by(f"import {imports}") - loaded_by("import torch")) & HEAVY
 
 
+@pytest.mark.slow
 def test_rooms_are_there_without_an_import_of_their_own() -> None:
     """And loaded only then."""
     code = "import flatmin; a = 'flatmin.train' in sys.modules; flatmin.train.TrainConfig; print(a)"

@@ -76,6 +76,7 @@ def test_batching_does_not_matter(sizes: list[int]) -> None:
     assert far(parts.hvp(w, v), whole.hvp(w, v)) < 1e-10
 
 
+@pytest.mark.slow
 def test_single_precision_sums_in_double() -> None:
     """Many batches add no rounding: only that of the outputs is left."""
     model, data = network(torch.float32), examples(torch.float32)

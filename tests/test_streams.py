@@ -32,7 +32,7 @@ BARE_SEEDS = {
     "symmetry/evaluate.py": "random layers of a user's network, the same at each call",
     "experiments/images/_data.py": "which images a study takes, of more than it splits",
     "experiments/toy/_study.py": "starts; its numbers come from seed_for",
-    "experiments/scaling/_rescaled_copies.py": "starts, points, factors: float32 and float64 draws",
+    "experiments/scaling/_rescaled_copies.py": "starts; its numbers come from seed_for",
     "experiments/scaling/_walk.py": "points and factors from one stream, one after the other",
     "experiments/scaling/fig2_logits.py": "which points are shown",
     "experiments/toy/fig6_toy_data.py": "points, nothing else is random",

@@ -10,6 +10,7 @@ from torch import nn
 
 from flatmin import FunctionObjective, symmetry
 from flatmin.ball import Ball
+from flatmin.scale import Elementwise
 from flatmin.sharpness import (
     average_sharpness,
     gradient_norm,
@@ -73,3 +74,7 @@ def test_measures_in_a_ball(measure: Callable[..., object]) -> None:
         measure(POINT, BOWL, Ball(0.1))
     with pytest.raises(TypeError, match="params must map names to tensors, got list"):
         measure(BOWL, [torch.ones(2)], Ball(0.1))
+    with pytest.raises(TypeError, match=r"ball must be a flatmin.Ball, such as Ball.*, got 0.1"):
+        measure(BOWL, POINT, 0.1)
+    with pytest.raises(TypeError, match=r"got Elementwise"):
+        measure(BOWL, POINT, Elementwise())

@@ -13,6 +13,7 @@ from flatmin.objective import (
     FunctionObjective,
     GaussNewton,
     Objective,
+    ShardedLoss,
 )
 
 # Optimizers
@@ -66,6 +67,7 @@ __all__ = [
     "LastPart",
     "Layerwise",
     "Objective",
+    "ShardedLoss",
     "WhenLarge",
     "WithProbability",
 ]

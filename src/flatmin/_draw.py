@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 
-def coordinates(like: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """Numbers of density ∝ exp(−|x|^p); uniform in |x| ≤ 1 for p = ∞."""
-    out = torch.empty_like(like, requires_grad=False)
+def coordinates(out: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
+    """Numbers of density ∝ exp(−|x|^p), in ``out`` or elsewhere; uniform in |x| ≤ 1 for p = ∞."""
     if out.is_complex():
         return _sample_plane(out, p, generator)
     if p == math.inf:

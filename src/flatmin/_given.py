@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy as Python's own, which a checkpoint may hold; all else as it is."""
+    single = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    return value.item() if single else value
+
+
+def make_plain(values: Any) -> None:
+    """Take Python's own numbers for those of numpy in the fields of a frozen value."""
+    for name in values.__slots__:
+        value = getattr(values, name)
+        if type(value) is not float:  # balls are made in every step
+            object.__setattr__(values, name, plain(value))
+
+
+def shown(value: object) -> str:
+    """A wrong argument for a message: what is not short is named by its type."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
 
 
 def check_network(model: object) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from flatmin import _room as room
 from flatmin._types import Params
 
 Coefficient = float | Tensor
@@ -44,18 +45,29 @@ def scale(tree: Params, factor: Coefficient) -> dict[str, Tensor]:
     """Multiply by one coefficient."""
     if leading(factor):
         return tree_map(lambda t: t * expand(factor, t), tree)
-    return _as_tree(tree, torch._foreach_mul(_list(tree), factor))
+    tensors = _list(tree)
+    found = room.each(torch.mul, tensors, [factor] * len(tensors))
+    return _as_tree(tree, torch._foreach_mul(tensors, factor) if found is None else found)
 
 
 def divide(tree: Params, divisor: Tensor) -> dict[str, Tensor]:
     """Divide by one scalar tensor, or by one per member."""
     if leading(divisor):
         return tree_map(lambda t: t / expand(divisor, t), tree)
-    return _as_tree(tree, torch._foreach_div(_list(tree), divisor))
+    tensors = _list(tree)
+    found = room.each(torch.div, tensors, [divisor] * len(tensors))
+    return _as_tree(tree, torch._foreach_div(tensors, divisor) if found is None else found)
 
 
 def add(tree: Params, other: Params, alpha: Coefficient = 1.0) -> dict[str, Tensor]:
     """``tree + alpha · other``, over the names of ``tree``; a name that ``other`` lacks stays."""
+    names = [name for name in tree if name in other]
+    some, more = [tree[name] for name in names], [other[name] for name in names]
+    if not leading(alpha):
+        step = room.each(torch.mul, more, [alpha] * len(more))
+        found = step if step is None else room.each(torch.add, some, step)
+        if found is not None:
+            return {**tree, **dict(zip(names, found, strict=True))}
     return {
         name: tensor + expand(alpha, tensor) * other[name] if name in other else tensor
         for name, tensor in tree.items()
@@ -72,7 +84,8 @@ def signs(tree: Params) -> dict[str, Tensor]:
     tensors = _list(tree)
     if any(t.is_complex() for t in tensors):
         return tree_map(torch.sgn, tree)
-    return _as_tree(tree, torch._foreach_sign(tensors))
+    found = room.each(torch.sign, tensors)
+    return _as_tree(tree, torch._foreach_sign(tensors) if found is None else found)
 
 
 def dot(tree: Params, other: Params) -> Tensor:
@@ -151,6 +164,8 @@ def times(factors: Params, vector: Params, *, spend: bool = False) -> dict[str, 
     ):
         torch._foreach_mul_(left, right)
         products = left
+    elif (found := room.each(torch.mul, left, right)) is not None:
+        products = found
     else:
         products = list(torch._foreach_mul(left, right))
     return {**vector, **dict(zip(names, products, strict=True))}

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from flatmin import _room as room
 from flatmin import _tree as tree
 from flatmin._draw import coordinates
+from flatmin._given import make_plain, shown
 from flatmin._types import Params
 from flatmin.scale import Identity, Scale, check_radius
 
@@ -55,9 +57,10 @@ class Ball:
     scale: Scale = field(default_factory=Identity)
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_radius("rho", self.rho)
         if isinstance(self.p, bool) or not isinstance(self.p, int | float):
-            raise TypeError(f"p must be a number, got {self.p!r}.")
+            raise TypeError(f"p must be a number, got {shown(self.p)}.")
         if not self.p >= 1.0:
             raise ValueError(
                 f"p must be in [1, inf], the orders that are norms, got {self.p}; "
@@ -233,7 +236,8 @@ class Ball:
             Barthe, Guédon, Mendelson and Naor 2005, doi:10.1214/009117904000000874, theorem 1.
         """
         leading = tree.leading(self.rho)
-        x = {name: coordinates(t, self.p, generator) for name, t in params.items()}
+        drawn = zip(params, room.like(list(params.values())), strict=True)
+        x = {name: coordinates(t, self.p, generator) for name, t in drawn}
         if self.p != math.inf:
             length = tree.norm(x, self.p, leading)
             y = torch.empty_like(length).exponential_(generator=generator)

@@ -10,7 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from flatmin import _room as room
 from flatmin import _tree as tree
+from flatmin._given import make_plain, shown
 from flatmin._types import Params
 
 
@@ -100,6 +102,7 @@ class Elementwise:
     biases: bool = True
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_radius("eta", self.eta)
 
     def __call__(self, params: Params, *, leading: int = 0) -> dict[str, Tensor]:
@@ -107,7 +110,9 @@ class Elementwise:
         names = [name for name in params if self.biases or not is_bias(name)]
         if not names:
             return {}
-        factors = list(torch._foreach_abs([params[name] for name in names]))
+        weights = [params[name] for name in names]
+        found = room.each(torch.abs, weights)
+        factors = list(torch._foreach_abs(weights)) if found is None else found
         if isinstance(self.eta, Tensor):
             factors = [f + tree.expand(self.eta, f) for f in factors]
         elif self.eta:
@@ -206,7 +211,7 @@ def check_radius(name: str, value: object) -> None:
         ValueError: If it is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, float | int | Tensor):
-        raise TypeError(f"{name} must be a number or a tensor [members], got {value!r}.")
+        raise TypeError(f"{name} must be a number or a tensor [members], got {shown(value)}.")
     if isinstance(value, Tensor):
         if value.ndim > 1:
             raise ValueError(

@@ -176,6 +176,7 @@ def test_nothing_can_be_drawn_before_the_first_measuring() -> None:
         AlongTraining(Part(), None, batch()).plot()
 
 
+@pytest.mark.slow
 def test_the_command_measures_along_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ def test_losses_are_those_by_hand() -> None:
     assert plain["barrier"] == pytest.approx(max(rises), abs=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [False, True])
 def test_copies_of_one_function_have_no_barrier_once_they_are_matched(norm: bool) -> None:
     model = network(norm=norm)
@@ -137,6 +138,7 @@ def looked(model: nn.Module, **options: Any) -> Any:
     return look(model, given["data"], measures=["one-step"], scalings=0)
 
 
+@pytest.mark.slow
 def test_the_figure_says_the_barriers() -> None:
     first, second = looked(network(0)), looked(network(1))
     figure = first.plot_line(second, points=5)

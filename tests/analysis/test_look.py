@@ -10,10 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
 from flatmin.analysis import MEASURES, Look, look
 from flatmin.ball import Ball
+from flatmin.data import TensorSet
 from flatmin.objective import EmpiricalLoss
 from flatmin.scale import Elementwise
 from flatmin.sharpness import one_step_sharpness
@@ -32,6 +34,7 @@ def data(count: int = 20) -> tuple[Tensor, Tensor]:
     return torch.randn(count, 2, generator=generator), torch.arange(count) % 3
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_library() -> None:
     model, (x, y) = network(), data()
     ball = Ball(0.3, scale=Elementwise())
@@ -86,7 +89,7 @@ def test_the_network_and_the_random_state_stay_as_they_were() -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
-@pytest.mark.parametrize("form", ["pair", "batches", "loader", "data set"])
+@pytest.mark.parametrize("form", ["pair", "batches", "loader", "data set", "flatmin's"])
 def test_data_in_every_form_give_the_same_numbers(form: str) -> None:
     x, y = data()
     forms: dict[str, Any] = {
@@ -94,6 +97,7 @@ def test_data_in_every_form_give_the_same_numbers(form: str) -> None:
         "batches": [(x[:7], y[:7]), (x[7:], y[7:])],
         "loader": DataLoader(TensorDataset(x, y), batch_size=3),
         "data set": TensorDataset(x, y),
+        "flatmin's": TensorSet(x, y),
     }
     found = look(network(), forms[form], measures=["one-step"], scalings=0)
     expected = look(network(), (x, y), measures=["one-step"], scalings=0)
@@ -111,12 +115,32 @@ def test_a_shuffled_loader_gives_the_same_examples_for_the_same_seed() -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.slow
 def test_a_part_of_the_data_is_said_to_be_one() -> None:
     some = look(network(), data(), examples=8, measures=["trace"], **QUICK)
     assert "the first 8 examples" in repr(some)
     whole = look(network(), data(), examples=20, measures=["trace"], **QUICK)
     assert "the first" not in repr(whole) and "20 examples" in repr(whole)
     assert some.record["data"]["digest"] != whole.record["data"]["digest"]
+
+
+def test_of_a_compiled_network_the_one_that_was_compiled_is_measured() -> None:
+    compiled = torch.compile(network(), backend="eager")
+    found = look(compiled, data(), measures="one-step", scalings=2)  # type: ignore[arg-type]
+    expected = look(network(), data(), measures="one-step", scalings=2)
+    assert found.numbers == expected.numbers and found.spreads == expected.spreads
+    assert found.record["certificate"]["copies"] == 2
+
+
+def test_a_pruned_network_is_that_with_zeros() -> None:
+    """Pruning leaves a weight that is the result of a product, which no copy is made of."""
+    pruned, zeroed = network(), network()
+    prune.l1_unstructured(pruned[0], "weight", 0.5)  # type: ignore[index]
+    zeroed[0].weight.data *= pruned[0].weight_mask  # type: ignore[index]
+    quick = {**QUICK, "measures": ["one-step", "worst-case"]}
+    found, expected = look(pruned, data(), **quick), look(zeroed, data(), **quick)
+    assert found.loss == expected.loss
+    assert found.numbers == pytest.approx(expected.numbers, rel=1e-12)
 
 
 def test_a_loss_of_ones_own() -> None:
@@ -153,6 +177,7 @@ def test_the_landscape_is_computed_once_for_a_grid() -> None:
     assert len(found.record["landscape"]["grid"]) == 5
 
 
+@pytest.mark.slow
 def test_a_page_needs_no_other_file(tmp_path: Path) -> None:
     found = look(
         network(), data(), measures=["one-step", "trace"], title="a <b>", samples=2, scalings=0
@@ -179,6 +204,11 @@ def stubborn() -> nn.Module:
 
 BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "network": (lambda: look(F.relu, data()), TypeError, "must be a torch.nn.Module"),  # type: ignore[arg-type]
+    "weights": (
+        lambda: look(network().state_dict(), data()),  # type: ignore[arg-type]
+        TypeError,
+        "fill it by load_state_dict",
+    ),
     "wrapped": (lambda: look(nn.DataParallel(network()), data()), TypeError, "pass model.module"),
     "copy": (lambda: look(stubborn(), data()), ValueError, "copy.deepcopy"),
     "frozen": (lambda: look(frozen(), data()), ValueError, "no parameter with requires_grad"),
@@ -189,6 +219,36 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         lambda: look(network(), data(), measures=["flat"]),
         ValueError,
         "no measure 'flat'",
+    ),
+    "ball": (
+        lambda: look(network(), data(), ball=0.5),  # type: ignore[arg-type]
+        TypeError,
+        "ball must be a flatmin.Ball, such as Ball(0.05)",
+    ),
+    "control": (
+        lambda: look(network(), data(), control=0.5),  # type: ignore[arg-type]
+        TypeError,
+        "control must be a flatmin.Ball",
+    ),
+    "dtype": (
+        lambda: look(network(), data(), dtype=torch.int64),
+        ValueError,
+        "dtype must be a floating type",
+    ),
+    "names": (
+        lambda: look(network(), [{"x": data()[0], "labels": data()[1]}]),
+        TypeError,
+        'b.pop("labels")',
+    ),
+    "numpy": (
+        lambda: look(network(), tuple(t.numpy() for t in data())),
+        TypeError,
+        "numpy's arrays are no tensors; convert them by torch.as_tensor",
+    ),
+    "three": (
+        lambda: look(network(), [(*data(), torch.arange(20))]),
+        TypeError,
+        "a tuple of 3, expected a pair; make one, such as ((b[0], b[1]) for b in loader)",
     ),
     "none": (lambda: look(network(), data(), measures=[]), ValueError, "at least one measure"),
     "samples": (lambda: look(network(), data(), samples=1), ValueError, "at least 2, got 1"),

@@ -20,6 +20,7 @@ from flatmin.objective import EmpiricalLoss
 from flatmin.scale import Elementwise
 from flatmin.sharpness import one_step_sharpness, worst_case_sharpness
 from flatmin.train import TrainConfig, train
+from slowly import slow_but
 
 NETWORKS = """
 import torch
@@ -84,6 +85,9 @@ def twice():
 
 def nothing():
     return []
+
+
+MADE = torch.nn.Linear(64, 10)
 """
 SMALL = ["--examples", "16", "--steps", "2", "--samples", "2", "--scalings", "2", "--grid", "3"]
 
@@ -108,6 +112,7 @@ def record(folder: str = "results") -> Any:
     return json.loads(Path(folder, "measure.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_network_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("own_networks:mlp", *SMALL) == 0
     shown = capsys.readouterr().out
@@ -175,6 +180,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.checkpoint
 
 
+@pytest.mark.slow
 def test_a_checkpoint(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--measure", "one-step", "gradient-norm", "--part", "test", "--grid", "0"]
     assert run(str(checkpoint), *SMALL[:-2], *words) == 0
@@ -204,6 +210,7 @@ def test_a_checkpoint_of_a_perceptron(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.startswith("mlp-1-8, sgd, step 2: 618 parameters\n")
 
 
+@pytest.mark.slow
 def test_weights_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     import own_networks
 
@@ -220,6 +227,7 @@ def test_weights_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert "more than tensors" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "reason"),
     [("Branching", "torch.export cannot trace"), ("gelu", "GELU does not commute")],
@@ -234,6 +242,7 @@ def test_what_cannot_be_rescaled_is_measured_all_the_same(
     assert all(row["spread"] is None and row["value"] is not None for row in found["rows"])
 
 
+@pytest.mark.slow
 def test_batches_of_ones_own_with_squared_errors() -> None:
     assert run("own_networks:line", "--data", "own_networks:pairs", *SMALL, "--p", "inf") == 0
     found = record()
@@ -248,7 +257,9 @@ def test_batches_of_ones_own_with_squared_errors() -> None:
     assert run("own_networks:two", "--data", "own_networks:twice", *SMALL) == 0
 
 
-@pytest.mark.parametrize("words", [["--scale", "identity"], ["--scale", "layerwise"]])
+@pytest.mark.parametrize(
+    "words", slow_but([["--scale", "identity"], ["--scale", "layerwise"]], ["--scale", "identity"])
+)
 def test_other_scales(words: list[str]) -> None:
     measures = ["--measure", "average", "one-step"]
     assert run("own_networks:mlp", *words, *measures, *SMALL, "--scalings", "0") == 0
@@ -263,6 +274,8 @@ BAD = {
     ".": "there is no checkpoint in .",
     "own_networks:missing": "cannot be imported",
     "no_such_module:f": "cannot be imported",
+    "own_networks.py:mlp": "names a file; name its module, as in own_networks:mlp",
+    "own_networks:MADE": "is a network; name a function that makes it",
     "own_networks:broken": "KeyError: 'lost'",
     "own_networks:seven": "must return a torch.nn.Module, got int",
     "own_networks:diverged": "the loss must be finite, got nan",

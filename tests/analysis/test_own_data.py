@@ -141,6 +141,7 @@ def test_matrices_that_mix_units_are_reported(capsys: pytest.CaptureFixture[str]
     assert "spread under one of them, T = |w|: one-step " in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["Recurrent", "Cell"])
 def test_what_a_forward_makes_has_the_type_of_the_network(network: str) -> None:
     words = ["--measure", "worst-case", "trace", "top-eigenvalue", "--grid", "3"]
@@ -161,7 +162,7 @@ BAD = {
     "net negative": "the data have a class -99; mark targets that do not count with -100",
     "net complex_numbers": "got complex ones",
     "net texts": "batch 0 holds a list, expected tensors",
-    "net arrays": "batch 0 holds a ndarray, expected tensors",
+    "net arrays": "batch 0 holds a ndarray, expected tensors; convert them by torch.as_tensor",
     "net shorter": "batch 0 has 8 inputs and 6 targets",
     "net longer": "batch 0 has 5 inputs and 8 targets",
     "net unequal_inputs": "batch 0 has 8 and 4 inputs and 8 targets",

@@ -16,6 +16,7 @@ from flatmin.cli import main
 from flatmin.data import load_digits
 from flatmin.scale import Elementwise, Layerwise
 from flatmin.train import TrainConfig, train
+from slowly import slow_but
 
 NETWORKS = """
 import torch
@@ -61,6 +62,7 @@ def test_each_column_is_the_look_alone() -> None:
     assert "rescaled copies of these networks differ by" in lines[-1]
 
 
+@pytest.mark.slow
 def test_the_landscapes_share_axes_and_colors(tmp_path: Path) -> None:
     found = side_by_side(looked(0), looked(1))
     figure = found.plot_landscapes(grid=5)
@@ -86,7 +88,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("sentence", OTHERS)
+@pytest.mark.parametrize("sentence", slow_but(OTHERS, "with the same loss"))
 def test_what_cannot_be_compared_is_refused(sentence: str) -> None:
     with pytest.raises(ValueError) as refused:
         side_by_side(looked(0), looked(1, **OTHERS[sentence]))
@@ -114,6 +116,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_measures_several(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["side_networks:small", "--weights", "0.pt", "--weights", "1.pt"]
     assert main(["measure", *words, *SMALL]) == 0
@@ -137,6 +140,7 @@ def test_the_command_measures_several(folder: Path, capsys: pytest.CaptureFixtur
     assert "A: side_networks:small\nB: side_networks:wide\n" in shown
 
 
+@pytest.mark.slow
 def test_checkpoints_of_the_same_name_are_told_apart(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +161,7 @@ def test_networks_on_other_data_are_refused(
     assert "got 1 for 2 networks" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_results_of_another_network_are_set_aside(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

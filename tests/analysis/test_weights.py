@@ -56,7 +56,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "none": ({"epoch": 3}, "got no state dict"),
     "number": (7, "got no state dict"),
     "list": ([torch.ones(1)], "got no state dict"),
-    "module": (nn.Linear(1, 1), "more than tensors"),
+    "module": (nn.Linear(1, 1), "model.state_dict"),
 }
 
 

@@ -78,7 +78,9 @@ def test_run_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["run", "fig90", "--quick", "--seeds", "2", "--set", "sizes=3,4", "exact=true"]) == 0
     )
-    assert capsys.readouterr().out.startswith("fig90: 1 of 2 claims hold, 1 not judged (0 s), ")
+    assert capsys.readouterr().out.startswith(
+        "fig90: of 3 claims 1 hold, 1 do not, and 1 cannot be judged (0 s), "
+    )
     config = record()["config"]
     assert (config["seeds"], config["sizes"], config["exact"]) == (2, [3, 4], True)
     assert sorted(path.name for path in Path("results").iterdir()) == [
@@ -212,7 +214,7 @@ def test_an_interruption_exits_with_130(item: str, capsys: pytest.CaptureFixture
     assert not Path("results/fig90.json").exists()
     assert record("table91")
     assert main(["run", "all"]) == 0  # goes on: the finished item is kept
-    assert "table91: 0 of 0 claims hold (kept from before" in capsys.readouterr().out
+    assert "table91: nothing to judge (kept from before" in capsys.readouterr().out
 
 
 def test_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,6 +227,7 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fig90.json is no complete record" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_python_m_flatmin_is_the_command() -> None:
     command = [sys.executable, "-m", "flatmin", "run", "figure nine"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -233,6 +236,7 @@ def test_python_m_flatmin_is_the_command() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_help_imports_no_figures_and_no_data() -> None:
     code = (
         "import sys\nfrom flatmin.cli import main\nmain(['--help'])\n"

@@ -35,6 +35,7 @@ def test_the_answer_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert json.loads((out / "compare.json").read_text())["config"]["worth"] == 2.5
 
 
+@pytest.mark.slow
 def test_jobs_in_any_order_and_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, TABLE)
     plain, out = tmp_path / "plain", tmp_path / "a folder"

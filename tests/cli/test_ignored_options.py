@@ -41,6 +41,7 @@ def test_an_option_without_what_it_needs_is_refused(
     assert not list(tmp_path.glob("*/*"))
 
 
+@pytest.mark.slow
 def test_with_what_it_needs_it_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,10 +42,11 @@ def life(task: Path, out: Path) -> int:
 
 def files(out: Path) -> set[tuple[str, int]]:
     """Checkpoints and finished runs, and since when they are there."""
-    found = set()
-    for path in [*out.glob("runs/*.json"), *out.glob("runs/*/step-*.pt")]:
+    found: set[tuple[str, int]] = set()
+    # A run that ends meanwhile takes the folder of its checkpoints with it.
+    for pattern in ("runs/*.json", "runs/*/step-*.pt"):
         with suppress(FileNotFoundError):
-            found.add((str(path), path.stat().st_mtime_ns))
+            found |= {(str(path), path.stat().st_mtime_ns) for path in out.glob(pattern)}
     return found
 
 

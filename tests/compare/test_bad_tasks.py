@@ -11,7 +11,9 @@ from small_tasks import DRAWN, TABLE, written
 
 from flatmin import cli
 from flatmin.compare import compare
+from flatmin.compare.finite import check_finite
 from flatmin.compare.job import Job
+from flatmin.compare.loading import load_task
 
 MODEL = "    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))\n"
 DATA = "    source = torch.Generator().manual_seed(0)\n"
@@ -45,6 +47,18 @@ FILES: dict[str, tuple[str, str]] = {
     ),
     "no fit": (TABLE.replace("nn.Linear(8, 2)", "nn.Linear(9, 2)"), "does not take its data"),
     "too few": (TABLE.replace("arange(120)", "arange(4)"), "at least 5 training examples"),
+    "a loader": (
+        TABLE.replace(
+            "return whole.subset", "return torch.utils.data.DataLoader(whole), whole.subset"
+        ).replace("whole.subset(torch.arange(120)), ", ""),
+        "a DataLoader is no data set; give its dataset",
+    ),
+    "bare tensors": (
+        TABLE.replace(
+            "    return whole.subset", "    return inputs, targets\n    return whole.subset"
+        ),
+        r"a Tensor is no data set; give TensorSet\(inputs, targets\)",
+    ),
     "three sets": (
         TABLE.replace("torch.arange(120, 200))", "torch.arange(120, 200)), whole"),
         "got 3 sets",
@@ -58,6 +72,43 @@ FILES: dict[str, tuple[str, str]] = {
         TABLE + '\nbetter = "larger"\n\n\ndef metric(outputs, targets):\n    return float("nan")\n',
         "metric of task.py must be finite",
     ),
+    "better alone": (TABLE + '\nbetter = "smaller"\n', "has no metric, so that the accuracy"),
+    "better of a loss": (
+        TABLE.replace(".long()", ".float()")
+        + '\nbetter = "larger"\n\n\ndef loss(o, t):\n    return o.square().mean()\n',
+        "has no metric, so that the loss",
+    ),
+    "loss as a class": (TABLE + "\nloss = nn.CrossEntropyLoss\n", r"as in CrossEntropyLoss\(\)"),
+    "lr beside config": (TABLE + "\nlr = 0.3\n", "lr of task.py is 0.3 and that of its config 0.1"),
+    "ends": (TABLE + "\nraise SystemExit(0)\n", "cannot be imported: SystemExit: 0 .*keep what a"),
+    "ends later": (
+        TABLE.replace(MODEL, "    raise SystemExit(0)\n"),
+        r"model\(\) of task.py failed",
+    ),
+    "no file": (
+        TABLE.replace(DATA, "    open('no_such_table.csv')\n"),
+        r"data\(\) of task.py failed: FileNotFoundError.*no_such_table",
+    ),
+    "no network of the world": (
+        TABLE.replace(DATA, "    raise OSError('no route to the data')\n"),
+        r"data\(\) of task.py failed: OSError: no route",
+    ),
+    "data of something": (
+        TABLE.replace("def data()", "def data(root)"),
+        "may take seed and nothing",
+    ),
+    "no split of a seed": (TABLE.replace("def data()", "def data(seed)"), "same for the seeds 0"),
+    "tested on what it is trained on": (
+        TABLE.replace(
+            "whole.subset(torch.arange(120)), whole.subset(torch.arange(120, 200))", "whole, whole"
+        ),
+        "the same examples to train on and to test on",
+    ),
+    "lazy": (TABLE.replace("nn.Linear(8, 2)", "nn.LazyLinear(2)"), "'2.weight' waits for a first"),
+    "frozen": (
+        TABLE.replace(MODEL, MODEL[:-1] + ".requires_grad_(False)\n"),
+        "no parameter requires a gradient",
+    ),
     "config": (TABLE.replace('model="own", ', ""), 'must be a TrainConfig with model="own"'),
     "arms": (TABLE + "\narms = {'adam': 3}\n", "must map names to functions"),
     "own arm": (TABLE + "\narms = {'sam': print}\n", "flatmin's own"),
@@ -67,11 +118,17 @@ FILES: dict[str, tuple[str, str]] = {
     "no lr": (DRAWN.replace("lr = 0.1\n", "", 1), "must say the middle of the learning rates"),
     "no wrap": (DRAWN.replace("arm.wrap(", "("), "never called arm.wrap"),
     "no step": (DRAWN.replace("optimizer.step(closure)", "closure()"), "never stepped"),
+    "no second pass": (
+        DRAWN.replace("optimizer.step(closure)", "closure()\n        optimizer.step()"),
+        "made 1 steps with sam and perturbed in none",
+    ),
+    "ends in the loop": (DRAWN.replace(RESULT, "    raise SystemExit(0)\n"), r"run\(\) of task.py"),
     "failing loop": (DRAWN.replace(RESULT, "    return {}[seed]\n"), r"run\(\) of task.py failed"),
     "no better": (DRAWN.replace('better = "larger"\n', ""), "must say which is better"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:SAM has never been in perturbed")
 @pytest.mark.parametrize("fault", FILES)
 def test_a_file_is_refused(fault: str, tmp_path: Path) -> None:
     text, words = FILES[fault]
@@ -81,6 +138,34 @@ def test_a_file_is_refused(fault: str, tmp_path: Path) -> None:
         compare(path, epochs=1, seeds=1, trials=4, arms=["sam"], workers=1, out=tmp_path / "out")
     assert "\n" not in str(caught.value) and cli.is_ours(caught.value)
     assert not list((tmp_path / "out").glob("runs/*.json"))
+
+
+MISSING = """
+    inputs[{row}, 2] = float("nan")
+"""
+
+
+@pytest.mark.filterwarnings("ignore:SAM skipped a step")
+@pytest.mark.parametrize(("row", "part"), [(0, "trained on"), (150, "tested on")])
+def test_missing_values_are_no_divergence(row: int, part: str, tmp_path: Path) -> None:
+    """An accuracy counts a class for NaN logits too, and a search would be told to lower lr."""
+    noise = "    noise = 0.5"
+    path = written(tmp_path, TABLE, (noise, MISSING.format(row=row) + noise))
+    usual: dict[str, Any] = {"epochs": 1, "seeds": 1, "trials": 1, "arms": ["sam"], "workers": 1}
+    with pytest.raises(ValueError, match=f"1 of the .* that are {part} hold numbers that are not"):
+        compare(path, **usual, out=tmp_path / "out")
+    # A network that fills them in is left alone, and what then diverges has diverged.
+    knows = "    return nn.Sequential(Fill(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))\n"
+    fill = """
+
+class Fill(nn.Module):
+    def forward(self, x):
+        return x.nan_to_num()
+"""
+    path = written(tmp_path, path.read_text().replace(MODEL, knows) + fill)
+    found = compare(path, **usual, out=tmp_path / "out")
+    assert not any(found.record["arms"]["sam"]["diverged"])
+    check_finite(load_task(path), 0, "cpu")
 
 
 ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -117,6 +202,7 @@ class Elsewhere:
         return type("Done", (), {"result": lambda self: numbers})()
 
 
+@pytest.mark.slow
 def test_workers_that_lack_the_file_or_have_another_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, TABLE)
     other = written(tmp_path, TABLE, ("nn.Tanh()", "nn.ReLU()"), name="other.py")
@@ -131,6 +217,4 @@ def test_workers_that_lack_the_file_or_have_another_are_refused(tmp_path: Path) 
 
 
 def _digest(path: Path) -> str:
-    from flatmin.compare.loading import load_task
-
     return load_task(path).digest

@@ -28,6 +28,7 @@ def timeless(found: Comparison) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in ("seconds", "provenance")}
 
 
+@pytest.mark.slow
 def test_each_value_is_that_of_a_run_by_hand(tmp_path: Path) -> None:
     path = written(tmp_path, TABLE)
     found = small(path, arms=["sam", "gradients"])
@@ -58,6 +59,7 @@ def test_each_value_is_that_of_a_run_by_hand(tmp_path: Path) -> None:
     assert rows["epochs"]["each"] == pytest.approx([a - b for a, b in zip(sam, base, strict=True)])
 
 
+@pytest.mark.slow
 def test_the_search_is_scored_on_the_held_out_part_of_a_start_that_is_not_counted(
     tmp_path: Path,
 ) -> None:
@@ -79,6 +81,7 @@ def test_the_search_is_scored_on_the_held_out_part_of_a_start_that_is_not_counte
         assert (arm["lr"], arm["rho"]) == (best["lr"], best["rho"])
 
 
+@pytest.mark.slow
 def test_no_run_is_made_twice_and_more_seeds_add_theirs_alone(tmp_path: Path) -> None:
     path = written(tmp_path, TABLE)
     first = small(path, trials=4, epochs=1)
@@ -92,6 +95,7 @@ def test_no_run_is_made_twice_and_more_seeds_add_theirs_alone(tmp_path: Path) ->
     assert more.record["arms"]["sam"]["value"][:2] == first.record["arms"]["sam"]["value"]
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_another_task(tmp_path: Path) -> None:
     first = small(written(tmp_path, TABLE), epochs=1)
     changed = small(written(tmp_path, TABLE, ("nn.Tanh()", "nn.ReLU()")), epochs=1)
@@ -99,6 +103,7 @@ def test_a_changed_file_is_another_task(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out/runs").glob("*.json"))) == 8
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_the_mean_over_the_last_epochs(tmp_path: Path) -> None:
     path = written(tmp_path, TABLE)
     found = small(path, arms=["averaged"], epochs=3, seeds=1)
@@ -127,6 +132,7 @@ def test_an_own_loop_is_asked_and_counted(tmp_path: Path) -> None:
     assert found.record["task"]["metric"] == "score"
 
 
+@pytest.mark.slow
 def test_late_sam_perturbs_in_the_last_quarter(tmp_path: Path) -> None:
     arms = ["late-sam", "sam", "gradients", "sam-averaged"]
     found = small(written(tmp_path, TABLE), arms=arms, epochs=4, seeds=1)
@@ -149,6 +155,7 @@ def test_late_sam_perturbs_in_the_last_quarter(tmp_path: Path) -> None:
         small(written(tmp_path, DRAWN), arms=["late-sam"], out=tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_an_arm_of_ones_own(tmp_path: Path) -> None:
     own = "arms = {'adam': lambda parameters: torch.optim.Adam(parameters, lr=0.03)}\n"
     path = written(tmp_path, TABLE + own)
@@ -163,6 +170,7 @@ def test_an_arm_of_ones_own(tmp_path: Path) -> None:
     assert arm["value"] == [pytest.approx(100 * accuracy)]
 
 
+@pytest.mark.slow
 def test_a_split_of_its_own_for_each_seed(tmp_path: Path) -> None:
     text = TABLE.replace("def data():", "def data(seed):").replace(
         "    return whole.subset(torch.arange(120)), whole.subset(torch.arange(120, 200))",
@@ -174,6 +182,7 @@ def test_a_split_of_its_own_for_each_seed(tmp_path: Path) -> None:
     assert any("its own split" in sentence for sentence in found.record["troubles"])
 
 
+@pytest.mark.slow
 def test_a_loss_without_a_metric_is_compared_itself(tmp_path: Path) -> None:
     text = TABLE.replace("(inputs[:, 0] * inputs[:, 1] + noise > 0).long()", "inputs[:, :2] + 1.0")
     text += "\n\nloss = nn.functional.mse_loss\n"
@@ -185,6 +194,7 @@ def test_a_loss_without_a_metric_is_compared_itself(tmp_path: Path) -> None:
     assert row["each"] == pytest.approx([b - s for s, b in zip(*values, strict=True)])
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_answer_first(tmp_path: Path) -> None:
     found = small(written(tmp_path, TABLE), arms=["sam", "seconds"], epochs=1)
     page = (tmp_path / "out/compare.html").read_text()
@@ -192,6 +202,8 @@ def test_the_page_shows_the_answer_first(tmp_path: Path) -> None:
     for words in (
         "What could have gone wrong",
         "sam in 12 of 12 steps",
+        "The base is sgd on batches of 16, its loss cross-entropy, its schedule cosine.",
+        "base: momentum",
         "worst case",
         "detectable",
     ):

@@ -19,6 +19,7 @@ from flatmin.compare.job import Job
 from flatmin.compare.processes import Here, _settle, processes, usual_workers
 from flatmin.compare.work import work
 from flatmin.train import Interrupted
+from slowly import slow_but
 
 # Its network ends the process that trains it, once: in the middle of the first run of a seed.
 DEADLY = (
@@ -65,9 +66,17 @@ class Faulty:
         return type("Future", (), {"result": result})()
 
 
-@pytest.mark.parametrize(
-    "error", [BrokenExecutor("killed"), RuntimeError("a node was lost"), Interrupted("", 143)]
-)
+@pytest.mark.slow
+def test_workers_begin_before_there_is_a_run() -> None:
+    with processes(2, "cpu") as start:
+        pool: Any = start()
+        assert len(pool._processes) == 2
+
+
+LOST = [BrokenExecutor("killed"), RuntimeError("a node was lost"), Interrupted("", 143)]
+
+
+@pytest.mark.parametrize("error", slow_but(LOST, LOST[0]))
 def test_lost_workers_are_replaced(error: BaseException, tmp_path: Path) -> None:
     jobs = [Job.read(job) for job in _jobs(written(tmp_path, TABLE), tmp_path / "runs")]
     plain = Pool(Here, "test")([replace(job, folder=str(tmp_path / "plain")) for job in jobs])
@@ -137,6 +146,7 @@ def test_a_key_tells_what_the_numbers_depend_on(tmp_path: Path) -> None:
     assert cost(job) == 1.0 and cost(replace(job, arms=(replace(job.arm, minimizer="sam"),))) == 2.0
 
 
+@pytest.mark.slow
 def test_a_damaged_run_is_made_again(tmp_path: Path) -> None:
     job = Job.read(_jobs(written(tmp_path, TABLE), tmp_path)[0])
     first = work(job)
@@ -145,6 +155,7 @@ def test_a_damaged_run_is_made_again(tmp_path: Path) -> None:
         assert {**work(job), "seconds": 0} == {**first, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_threads_are_an_executor_too(tmp_path: Path) -> None:
     path = written(tmp_path, TABLE)
     plain = small(path, epochs=1)
@@ -153,6 +164,30 @@ def test_threads_are_an_executor_too(tmp_path: Path) -> None:
     assert timeless(other) == timeless(plain)
     assert usual_workers("cpu") >= 1
     assert Here().submit(work, Job.read(_jobs(path, tmp_path)[0])).result()["steps"] == 6
+
+
+@pytest.mark.slow
+def test_threads_of_one_process_do_not_share_its_random_numbers(tmp_path: Path) -> None:
+    """Two runs at once would seed one generator, and neither would have its start."""
+    alone = """
+BUSY = []
+
+
+def alone():
+    BUSY.append(1)
+    time.sleep(0.02)
+    assert len(BUSY) == 1, "two at once"
+    BUSY.pop()
+
+"""
+    text = TABLE.replace("import torch\n", "import time\n\nimport torch\n", 1).replace(
+        "def model():\n", f"{alone.strip()}\n\n\ndef model():\n    alone()\n"
+    )
+    path = written(tmp_path, text)
+    plain = small(path, epochs=1)
+    with ThreadPoolExecutor(4) as pool:
+        other = small(path, epochs=1, executor=pool, out=tmp_path / "other")
+    assert timeless(other) == timeless(plain)
 
 
 @pytest.mark.slow

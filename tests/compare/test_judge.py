@@ -85,6 +85,34 @@ def test_few_seeds_that_agree_to_the_last_digit_decide_nothing() -> None:
     )
 
 
+def test_differences_that_rounding_alone_tells_apart_are_alike() -> None:
+    """100 · 0.56 − 54 is 2.000000000000007, and 54 − 52 is 2."""
+    for seeds, said in ((2, "undecided"), (3, "undecided"), (5, "helps")):
+        gains = [2.0 + 7e-15 * (seed % 2) for seed in range(seeds)]
+        sam = [(b or 0.0) + gain for b, gain in zip(BASE, gains, strict=False)]
+        (row,) = rows({"base": BASE[:seeds], "sam": list(sam)})
+        assert row["verdict"] == said and row["low"] == row["high"] == pytest.approx(2.0)
+    (row,) = rows({"base": [0.3] * 5, "sam": [0.1 + 0.2] * 5})
+    assert row["value"] == 0.0 and row["verdict"] == "no"
+    # A difference that is small and no rounding still tells.
+    (row,) = rows({"base": BASE, "sam": plus(1e-6, 2e-6, 1e-6, 2e-6, 1e-6)})
+    assert row["verdict"] == "helps"
+
+
+def test_values_that_no_seed_changes_decide_nothing() -> None:
+    """A loop that ignores its seed gives one run many times: an interval without width."""
+    (row,) = rows({"base": [0.44] * 6, "sam": [0.42] * 6})
+    assert row["verdict"] == "undecided" and "more" not in row
+    assert answer([row], "", 0.5) == (
+        "sam is undecided at equal epochs "
+        "(each arm is the same for every seed, as if seeds were not used)."
+    )
+    (same,) = rows({"base": [100.0] * 6, "sam": [100.0] * 6})
+    assert same["verdict"] == "no"  # both know everything
+    (row,) = rows({"base": BASE, "sam": plus(2.0, 2.0, 2.0, 2.0, 2.0)})
+    assert row["verdict"] == "helps"
+
+
 def test_other_costs_follow_in_the_same_sentence() -> None:
     values = {"base": BASE, "base × 2": plus(0.8, 0.8, 0.8, 0.75, 0.8)}
     values["sam"] = plus(0.7, 0.9, 0.8, 0.8, 0.8)
@@ -115,6 +143,7 @@ def test_what_matters_and_how_it_is_written() -> None:
         "1.234",
     ]
     one = {"lost": 0, "seeds": 5, "p": 0.05, "value": -1.0, "low": -2.0, "high": -0.1}
+    one |= {"constant": False}
     assert verdict(one, 0.5) == "hurts"
     assert verdict({**one, "p": 0.06}, 0.5) == "no"
     assert verdict({**one, "p": 0.06, "high": 0.5}, 0.5) == "undecided"
@@ -122,6 +151,7 @@ def test_what_matters_and_how_it_is_written() -> None:
 
 def test_what_was_said_is_not_said_again() -> None:
     row = {"arm": "sam", "value": -0.8, "low": -1.3, "high": -0.3, "seeds": 5, "lost": 0}
+    row |= {"constant": False}
     epochs, seconds = {**row, "at": "epochs"}, {**row, "at": "seconds"}
     assert answer([{**r, "verdict": "hurts"} for r in (epochs, seconds)], "points", 0.5) == (
         "sam hurts by 0.8 [0.3, 1.3] points at equal epochs, "

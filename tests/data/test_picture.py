@@ -158,6 +158,7 @@ def test_a_damaged_png_is_never_another_picture(tmp_path: Path) -> None:
             pixels(io.BytesIO(bytes(bad)))
 
 
+@pytest.mark.slow
 def test_sizes_are_compared_before_anything_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

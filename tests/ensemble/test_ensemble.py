@@ -110,6 +110,7 @@ def test_member_equals_the_network_trained_alone(base: Any) -> None:
     assert ensemble.epoch == EPOCHS and ensemble.diverged == {}
 
 
+@pytest.mark.slow
 def test_kinds_differ() -> None:
     """The comparison above would notice a member that climbs in another's ball."""
     x, y = data(1)
@@ -161,6 +162,7 @@ def test_diverging_member_is_named_and_the_others_go_on_untouched() -> None:
         assert torch.equal(value[[0, 1, 3]], ill.params[name][[0, 1, 3]])
 
 
+@pytest.mark.slow
 def test_interrupted_and_continued_equals_going_through(tmp_path: Any) -> None:
     balls: list[Ball | None] = [ball for ball, _ in KINDS.values()]
     x, y = data(len(balls))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from flatmin.experiments.scaling._asam_measures import (
     ZERO,
 )
 from flatmin.experiments.scaling._walk import median
-from flatmin.record.page import publish
+from flatmin.record.page import item_page, publish
 from flatmin.record.store import read_record, run_item
 
 STORED = Path(__file__).parents[2] / "docs" / "results"
@@ -76,18 +77,32 @@ def test_table_2_counts_the_parameters(tmp_path: Path) -> None:
     assert [row["weights"] for row in numbers["rows"]] == [20, 100, 0, 100, 0, 100, 0, 20]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in discover() if (STORED / f"{name}.json").exists()]
-)
-def test_published_pages_say_what_their_records_say(name: str, tmp_path: Path) -> None:
+SHOWN = [name for name in discover() if (STORED / f"{name}.json").exists()]
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_published_pages_say_what_their_records_say(name: str) -> None:
     """If not: `flatmin report --out docs/results`."""
+    item = discover()[name]
+    record = read_record(item, STORED)
+    assert record is not None
+    assert (STORED / f"{name}.md").read_text() == item_page(item, record)
+    said = (STORED / f"{name}.md").read_text().partition("**Answer.** ")[2].partition("\n")[0]
+    assert re.search(r"\d", said)  # in plain words, with a number
+    assert (STORED / f"{name}.png").exists()
+    assert record["provenance"]["dirty"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHOWN)
+def test_published_records_can_be_drawn(name: str, tmp_path: Path) -> None:
     item = discover()[name]
     record = read_record(item, STORED)
     assert record is not None
     publish(item, record, tmp_path)
     assert (STORED / f"{name}.md").read_text() == (tmp_path / f"{name}.md").read_text()
-    assert (STORED / f"{name}.png").exists()
-    assert record["provenance"]["dirty"] is False
+    for kind in ("png", "svg"):
+        assert (tmp_path / f"{name}.{kind}").stat().st_size > 10_000
 
 
 def stored(name: str) -> dict[str, Any]:

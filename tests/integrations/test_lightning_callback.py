@@ -109,6 +109,54 @@ def vector(module: nn.Module) -> Tensor:
     return nn.utils.parameters_to_vector(module.parameters()).detach()
 
 
+class Noisy(Module):
+    """Calls a part of itself, draws in its step, and keeps what it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 2)
+        )
+        self.seen: list[float] = []
+
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        outputs = self.net(batch[0] + torch.randn_like(batch[0]))
+        loss = F.cross_entropy(outputs, batch[1])
+        self.seen.append(loss.item())
+        return loss
+
+
+@pytest.mark.filterwarnings("error:model= was given")
+def test_a_step_that_calls_a_part_of_its_module_sees_the_same_network_twice() -> None:
+    module = Noisy()
+    fit(module, SharpnessAware(partial(SAM, rho=0.2)), gradient_clip_val=None)
+
+    expected = Noisy()
+    base = torch.optim.SGD(expected.parameters(), lr=0.2, momentum=0.9)
+    schedule = CosineAnnealingLR(base, T_max=STEPS)
+    optimizer = SAM(base, rho=0.2)
+    bn, losses = expected.net[1], []
+    for x, y in DataLoader(data(), SIZE):
+        drawn = torch.get_rng_state()
+        optimizer.zero_grad()
+        loss = F.cross_entropy(expected.net(x + torch.randn_like(x)), y)
+        losses.append(loss.item())
+        loss.backward()
+        after, counted = torch.get_rng_state(), [b.clone() for b in bn.buffers()]
+        with optimizer.perturbed():
+            torch.set_rng_state(drawn)
+            F.cross_entropy(expected.net(x + torch.randn_like(x)), y).backward()
+        torch.set_rng_state(after)
+        for buffer, value in zip(bn.buffers(), counted, strict=True):
+            buffer.copy_(value)
+        optimizer.step()
+        schedule.step()
+    assert torch.equal(vector(module), vector(expected))
+    assert all(map(torch.equal, module.net[1].buffers(), bn.buffers()))
+    assert bn.num_batches_tracked == STEPS
+    assert module.seen == losses
+
+
 @pytest.mark.parametrize(
     "minimizer", [partial(SAM, rho=0.2), partial(ASAM, rho=1.0)], ids=["sam", "asam"]
 )
@@ -177,3 +225,8 @@ def test_what_has_no_place_for_a_second_pass_is_refused(
     with pytest.raises(ValueError, match=words):
         fit(own, SharpnessAware(), **changes)
     assert torch.equal(vector(own), before)
+
+
+def test_an_optimizer_in_place_of_what_makes_one_is_refused() -> None:
+    with pytest.raises(TypeError, match="is a SAM object; leave its arguments to partial"):
+        SharpnessAware(SAM(torch.optim.SGD(Module().parameters(), lr=0.1)))

@@ -88,6 +88,7 @@ def test_a_base_that_delegates() -> None:
     assert same(optimizer.state_dict(), plain.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("name", ["Lookahead", "OrthoGrad"])
 def test_a_wrapper_of_pytorch_optimizer(name: str) -> None:

@@ -16,9 +16,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases import OTHERS_SLOWLY, VARIANTS, Zoo, assert_same_bits, bits, build, same
+from cases import ORIGINALS, VARIANTS, Zoo, assert_same_bits, bits, build, same
 from flatmin import SAM
 from flatmin.optim._blocks import Blocks
+from slowly import slow_but
 
 
 class InterruptAt:
@@ -100,12 +101,13 @@ def every_interrupt(optimizer: Any, module: nn.Module, stride: int = 1) -> list[
     raise AssertionError("the block never ended")
 
 
-EVERY = [pytest.param(variant, 1, marks=pytest.mark.slow) for variant in ("SAM", "ASAM")]
-SOME = [pytest.param(*v.values, 11, marks=v.marks) for v in OTHERS_SLOWLY]
+STRIDES = [*((variant, 1) for variant in ORIGINALS), *((variant, 11) for variant in VARIANTS)]
 
 
-@pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize(("variant", "stride"), [*EVERY, *SOME])
+@pytest.mark.parametrize("given", slow_but([False, True], True))
+@pytest.mark.parametrize(
+    ("variant", "stride"), slow_but(STRIDES, *((variant, 11) for variant in ORIGINALS))
+)
 def test_an_interrupt_between_any_two_calls(variant: str, given: bool, stride: int) -> None:
     """On the way in and on the way back; the weights are there when it has been handled."""
     module = Parameters()

@@ -1,8 +1,13 @@
-"""Large weights move into the memory of the first gradient, and back: nobody may notice."""
+"""Large weights move into other memory, and back: nobody may notice.
+
+Those of SAM into that of the first gradient, which is spent; those of WSAM, which needs it, into
+what the workspace lends.
+"""
 
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from cases import VARIANTS
-from flatmin import ASAM, SAM
-from flatmin.optim import _restore
+from flatmin import GSAM, SAM, WSAM
+from flatmin.optim import _restore, _workspace
+from flatmin.optim._workspace import Workspace
 
 SHAPES = [(600, 1000), (40_000,), (200, 100), (5, 5)]
 """In several pieces, in one, among small ones, and too small to move."""
+
+
+KIND: Any = SAM
+
+
+@pytest.fixture(params=[SAM, WSAM], ids=["the gradient's", "lent"], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "KIND", request.param)
 
 
 def parameters() -> list[nn.Parameter]:
@@ -24,8 +38,10 @@ def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
 
 
-def wrapped(params: list[nn.Parameter], kind: Any = SAM) -> Any:
-    return kind(torch.optim.SGD([(f"{i}.weight", p) for i, p in enumerate(params)], lr=0.1))
+def wrapped(params: list[nn.Parameter], kind: Any = None) -> Any:
+    return (kind or KIND)(
+        torch.optim.SGD([(f"{i}.weight", p) for i, p in enumerate(params)], lr=0.1)
+    )
 
 
 def give(params: list[nn.Parameter]) -> None:
@@ -63,7 +79,7 @@ def test_large_weights_move() -> None:
 
 def test_a_body_that_raises_leaves_every_weight_where_it_lay() -> None:
     params = parameters()
-    optimizer, at, before = wrapped(params, ASAM), addresses(params), copy.deepcopy(params)
+    optimizer, at, before = wrapped(params), addresses(params), copy.deepcopy(params)
     give(params)
     with pytest.raises(KeyError), optimizer.perturbed():
         params[0].data.zero_()
@@ -79,6 +95,7 @@ WATCHERS: dict[str, Callable[[nn.Parameter], Any]] = {
     "a graph of a view": lambda p: p.view(-1).sin(),
     "numpy": lambda p: p.detach().numpy(),
     "dlpack": lambda p: torch.from_dlpack(p.detach()),
+    "its storage": lambda p: p.untyped_storage(),
 }
 
 
@@ -86,6 +103,8 @@ def numbers(watcher: Any) -> Tensor:
     """What a watcher sees."""
     if isinstance(watcher, dict):
         watcher = watcher["0"]
+    if isinstance(watcher, torch.UntypedStorage):
+        watcher = torch.empty(0).set_(watcher)
     if isinstance(watcher, Tensor) and watcher.grad_fn is not None:
         watcher = watcher._base if watcher._base is not None else watcher
     return torch.as_tensor(watcher).detach().reshape(-1)
@@ -116,13 +135,76 @@ def test_who_begins_to_look_in_the_body_sees_the_weight_ever_after(watcher: str)
     assert torch.equal(p.detach().reshape(-1), before)
     if "graph" not in watcher:
         assert torch.equal(numbers(looks), before)
+        optimizer.step()
     else:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             looks.sum().backward()
-        p.grad = torch.randn_like(p)
-    optimizer.step()
-    if "graph" not in watcher:
-        assert torch.equal(numbers(looks), p.detach().reshape(-1))
+        optimizer.zero_grad()  # which the backward that failed may have changed
+    for _ in range(2):
+        if "graph" not in watcher:
+            assert torch.equal(numbers(looks), p.detach().reshape(-1))
+        give([p])
+        with optimizer.perturbed():
+            give([p])
+        optimizer.step()
+
+
+def test_what_was_lent_is_lent_again() -> None:
+    params = parameters()
+    optimizer, places = wrapped(params, GSAM), []
+    for _ in range(3):
+        give(params)
+        with optimizer.perturbed():
+            places.append(addresses(params)[:3])
+            give(params)
+        optimizer.step()
+    assert places[0] == places[1] == places[2]
+    assert not set(places[0]) & set(addresses(params))
+    size = sum(4 * p.numel() for p in params[:3])
+    assert size <= optimizer._workspace.nbytes <= size + (4 << 18) + 100
+    before = optimizer._workspace.nbytes
+    del params[2].grad
+    optimizer.param_groups[0]["params"] = params[:2]
+    optimizer.param_groups[0]["param_names"] = ["0.weight", "1.weight"]
+    for _ in range(2):
+        give(params[:2])
+        with optimizer.perturbed():
+            give(params[:2])
+        optimizer.step()
+    assert optimizer._workspace.nbytes <= before - 4 * params[2].numel()
+
+
+def test_memory_that_is_done_with_is_lent_if_it_lies_higher() -> None:
+    """What is freed at the end of the heap goes back to the system, page by page."""
+    workspace, like = Workspace(), torch.empty(600, 1000)
+    low, high = sorted((torch.empty_like(like) for _ in range(2)), key=Tensor.data_ptr)
+    other = torch.empty(1000, 600)
+    for had, done in ((low, high), (high, low), (high, other)):
+        workspace.clear()
+        workspace.take_back(had.view_as(had))
+        workspace.trade(done.view_as(done))
+        workspace.begin()
+        assert workspace.nbytes == 4 * like.numel()
+        with pytest.MonkeyPatch.context() as patch:  # for this test has names for both
+            patch.setattr(_workspace, "is_shared", lambda t: False)
+            assert workspace.lend(like).data_ptr() == high.data_ptr()
+
+
+def test_a_rise_that_somebody_looks_at_is_not_lent() -> None:
+    params = parameters()
+    optimizer = wrapped(params, WSAM)
+    for _ in range(4):
+        give(params)
+        with optimizer.perturbed():
+            give(params)
+        seen = dict(optimizer._visit.aside)
+        before = {p: t.clone() for p, t in seen.items()}
+        optimizer.step()
+        give(params)
+        with optimizer.perturbed():
+            assert all(torch.equal(seen[p], before[p]) for p in params)
+            give(params)
+        optimizer.step()
 
 
 def test_not_to_look_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +276,7 @@ def test_tied_weights_move_once() -> None:
     first, second = nn.Linear(300, 300), nn.Linear(300, 300)
     second.weight = first.weight
     model = nn.Sequential(first, second)
-    optimizer = SAM(torch.optim.SGD(model.named_parameters(), lr=0.1), rho=0.5)
+    optimizer = KIND(torch.optim.SGD(model.named_parameters(), lr=0.1), rho=0.5)
     before = first.weight.detach().clone()
     x = torch.randn(4, 300)
     model(x).square().sum().backward()

@@ -345,6 +345,7 @@ def test_the_page_says_what_is_measured(peer: str) -> None:
         assert set(measured.values()) == {"yes"}
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_the_step_of_pytorch_optimizer(adaptive: bool) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cases import OTHERS_SLOWLY, PAIRS, VARIANTS, Careless, Zoo, assert_same_bits, bits, build
+from slowly import slow_but
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -218,7 +219,7 @@ def test_each_trouble(variant: str, name: str) -> None:
     play(["ordinary", name, "ordinary", name], build(variant, "SGD", zoo, lr=0.0), zoo)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", slow_but(DTYPES, torch.float32), ids=str)
 @pytest.mark.parametrize(("variant", "base"), PAIRS)
 def test_any_sequence(variant: str, base: str, dtype: torch.dtype) -> None:
     zoo = Zoo(dtype)
@@ -230,7 +231,7 @@ def test_any_sequence(variant: str, base: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 3.0, math.inf])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", slow_but(DTYPES, torch.float16), ids=str)
 def test_any_sequence_in_every_norm(p: float, dtype: torch.dtype) -> None:
     zoo = Zoo(dtype)
     names = random.Random(f"{p} {dtype}").choices(list(TROUBLES), k=30)

@@ -95,8 +95,9 @@ def fresh_pages(mode: str) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts page faults as Linux does")
-@pytest.mark.parametrize("mode", ["p = 2", pytest.param("every order", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["p = 2", "every order"])
 def test_a_step_takes_no_fresh_memory(mode: str) -> None:
     """Each of these sets is 1 to 5 MiB, hundreds of pages."""
     counts = fresh_pages(mode)

@@ -25,6 +25,20 @@ def test_writing_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert path.stat().st_mode & 0o777 == 0o666 & ~files._umask()
 
 
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"directory: '[^']*folder'$"):
+        write_atomically(tmp_path / "folder", "one")
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch, pytest.raises(PermissionError, match=r"a\.html'$"):
+        patch.setattr(files.tempfile, "mkstemp", _denied)
+        write_atomically(tmp_path / "folder" / "a.html", "one")
+
+
+def _denied(**_: object) -> None:
+    raise PermissionError(13, "Permission denied", "/.part")
+
+
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(ValueError, match=r"must be writable.*results is not .*--out"):

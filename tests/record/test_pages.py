@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,15 @@ from flatmin.record.blocks import (
     Mark,
     Paragraph,
     Row,
-    html_page,
-    markdown,
     written,
 )
+from flatmin.record.html_page import html_page
 from flatmin.record.item import Verdict
+from flatmin.record.markdown_page import markdown
 from flatmin.record.page import count, publish, publish_index
 from flatmin.record.store import read_record, run_item
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def test_the_page_of_an_item(out: Path) -> None:
     record = read_record(item, out)
     assert record is not None
     verdicts = publish(item, record, out)
-    assert count(verdicts) == "1 of 2 claims hold, 1 not judged"
+    assert count(verdicts) == "of 3 claims 1 hold, 1 do not, and 1 cannot be judged"
     page = (out / "fig90.md").read_text()
     assert page.startswith("# fig90: A made-up item\n\n**Claim.** Two and two is four.\n")
     assert "**QUICK**" in page
@@ -97,7 +100,7 @@ def test_the_index_stands_alone(out: Path) -> None:
     assert "it is <prime>" in outline.text
     assert "Note that 2 < 4 & so on." in outline.text
     page = (out / "index.md").read_text()
-    assert "- [fig90](fig90.md) A made-up item: ✓ 1, ✗ 1, – 1\n" in page
+    assert "- [fig90](fig90.md) A made-up item: ✓ 1, ✗ 1, – 1\n  - ✓ holds: " in page
     assert "(QUICK):** fig90." in page
 
 
@@ -111,6 +114,14 @@ def test_the_index_begins_with_what_was_found(out: Path, monkeypatch: pytest.Mon
     text = (out / "index.html").read_text()
     assert '<li>It is 4. <a href="#fig90">fig90</a></li>' in text
     assert text.index("It is 4.") < text.index("<details")
+
+
+def test_the_published_page_begins_with_five_sentences_and_their_numbers() -> None:
+    found = re.findall(r"(?m)^(\d)\. (.+) \[(\w+)\]\(\3\.md\)$", (RESULTS / "index.md").read_text())
+    assert [number for number, _, _ in found] == list("12345")
+    for _, sentence, _ in found:
+        assert re.search(r"\d", sentence)
+        assert re.findall(r"[.!?](?= |$)", sentence) == ["."]  # one sentence
 
 
 def test_a_row_is_a_card_on_a_phone() -> None:
@@ -131,12 +142,47 @@ def test_an_item_opens_to_its_claims() -> None:
     assert markdown([row, row]) == "- [fig1](fig1.md) A title: ✓ 2, ✗ 1\n" * 2
 
 
+def test_a_closed_row_has_the_values_of_its_first_claim() -> None:
+    values = [("In the report", "96 *"), ("here", "53 <i>")]
+    row = Row(
+        "fig1",
+        "A title",
+        Grid(("claim", "verdict"), [["c", Mark(False)]]),
+        ("c", values, Mark(False)),
+    )
+    text = html_page("t", [row])
+    summary = text[text.index("<summary>") : text.index("</summary>")]
+    assert "<em>In the report:</em> 96 *; <em>here:</em> 53 &lt;i&gt;</span>" in summary
+    assert summary.index("✗ does not hold") < summary.index("96")
+    line = "  - ✗ does not hold: c. In the report: 96 *; here: 53 <i>\n"
+    assert markdown([row, row]) == f"- [fig1](fig1.md) A title: ✗ 1\n{line}" * 2
+
+
 def test_changed_options_are_named(out: Path) -> None:
     item = discover()["fig90"]
     record = read_record(item, out)
     assert record is not None
     publish(item, record | {"mode": "FULL", "changed": ["seeds"]}, out)
-    assert "Computed at FULL, with `seeds=1`." in (out / "fig90.md").read_text()
+    page = (out / "fig90.md").read_text()
+    assert "Computed with 1 seed. What was set by hand is marked under Options." in page
+    assert "| seeds | 1 | set by hand |" in page
+    publish(item, record | {"mode": "FULL", "changed": []}, out)
+    page = (out / "fig90.md").read_text()
+    assert "Computed with 1 seed.\n" in page and "by hand" not in page
+
+
+def test_no_page_tells_where_a_folder_of_ones_own_lies(out: Path) -> None:
+    item = discover()["fig90"]
+    record = read_record(item, out)
+    assert record is not None
+    command = "flatmin run fig90 --data /data/mine/cifar10 --out results"
+    config = record["config"] | {"data": "../elsewhere/cifar10/", "sizes": "1/2"}
+    changed = record["provenance"] | {"command": command}
+    publish(item, record | {"config": config, "provenance": changed}, out)
+    page = (out / "fig90.md").read_text()
+    assert "`flatmin run fig90 --data …/cifar10 --out results`" in page
+    assert "| data | …/cifar10 |" in page and "| sizes | 1/2 |" in page
+    assert "elsewhere" not in page and "/data" not in page
 
 
 @pytest.mark.parametrize(

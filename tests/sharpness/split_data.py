@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from flatmin import Ball, Elementwise, EmpiricalLoss
+from flatmin import Ball, Elementwise, EmpiricalLoss, FiniteDifferences, ShardedLoss
 from flatmin.sharpness import (
     average_sharpness,
     gradient_norm,
@@ -73,6 +73,66 @@ def measured(loss: EmpiricalLoss) -> dict[str, float]:
         "micro": m_sharpness(loss, w, BALL, m=5).value,
         "layers": layers["2"].value,
     }
+
+
+def bent(loss: Any) -> dict[str, float]:
+    """Second order by differences of gradients, and what else a sharded network has."""
+    w, curved = loss.params, FiniteDifferences(loss)
+    return {
+        "loss": loss.value(w).item(),
+        "gradient": gradient_norm(loss, w).value,
+        "one step": one_step_sharpness(loss, w, BALL).value,
+        "trace": hessian_trace(curved, w, samples=5).value,
+        "eigenvalue": top_eigenvalues(curved, w).value,
+        "density": spectral_density(curved, w, samples=2, steps=6).nodes[0],
+    }
+
+
+def split_weights(rank: int) -> dict[str, Any]:
+    """The same from shards, with data split as well; and what is refused."""
+    mesh = init_device_mesh("cpu", (WORLD,))
+
+    def sharded(*layers: nn.Module) -> nn.Module:
+        return fully_shard(nn.Sequential(network(), *layers), mesh=mesh)
+
+    even = part(rank, "unequal")[:2] if rank == 0 else part(rank, "unequal")
+    model = sharded()
+    before = [p.to_local().clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    model(even[0][0])  # which leaves whole weights behind
+    loss = ShardedLoss(model, F.cross_entropy, even)
+    found: dict[str, Any] = {"bent": bent(loss)}
+    after = [p.to_local() for p in model.parameters()]
+    found["kept"] = all(map(torch.equal, before, after)) and all(
+        bool((p.grad.to_local() == 1).all()) for p in model.parameters()
+    )
+    normed = sharded(nn.BatchNorm1d(4).double())
+    several = batches()[2 * rank : 2 * rank + 2]
+    ShardedLoss(normed.eval(), F.cross_entropy, several)
+    found["kept"] &= int(normed[1].num_batches_tracked) == 0
+    batch_mean = complaint(lambda: ShardedLoss(normed.train(), F.cross_entropy, several))
+    found["kept"] &= int(normed[1].num_batches_tracked) == 0 and not batch_mean
+    found["products"] = complaint(lambda: hessian_trace(loss, loss.params))
+    found["uneven"] = complaint(lambda: ShardedLoss(model, F.cross_entropy, part(rank, "unequal")))
+    found["points"] = complaint(lambda: loss.value({k: v + rank for k, v in loss.params.items()}))
+    found["random"] = complaint(
+        lambda: ShardedLoss(sharded(nn.Dropout(0.5)), F.cross_entropy, even)
+    )
+    found["summed"] = complaint(
+        lambda: ShardedLoss(model, lambda o, t: F.cross_entropy(o, t, reduction="sum"), even)
+    )
+    found["whole"] = complaint(lambda: ShardedLoss(network(), F.cross_entropy, even))
+    found["part"] = complaint(
+        lambda: ShardedLoss(
+            fully_shard(nn.Sequential(network(), nn.Linear(4, 4).double()), mesh=mesh)[0],
+            F.cross_entropy,
+            even,
+        )
+    )
+    model.set_requires_gradient_sync(False)
+    found["held"] = complaint(lambda: loss.value_and_grad(loss.params))
+    return found
 
 
 def complaint(act: Callable[[], object]) -> str:
@@ -144,6 +204,7 @@ def results(rank: int) -> dict[str, Any]:
                 shard(network()), F.cross_entropy, part(rank, "unequal"), group=world
             )
         )
+    found["weights"] = split_weights(rank)
     wrapped = DistributedDataParallel(network())
     found["wrapped"] = complaint(
         lambda: EmpiricalLoss(wrapped, F.cross_entropy, part(rank, "unequal"), group=world)

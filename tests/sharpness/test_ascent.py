@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flatmin import Ball, Elementwise, EmpiricalLoss, FunctionObjective
 from flatmin.sharpness import one_step_sharpness, worst_case_sharpness
+from slowly import slow_but
 
 P = (1.0, 1.5, 2.0, 3.0, math.inf)
 EXACT = Elementwise()
@@ -53,7 +54,7 @@ def exact_rise(hessian: Tensor, slope: Tensor, rho: float) -> float:
     return (slope @ shift + shift @ hessian @ shift / 2).item()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", slow_but(range(5), 0, 1))
 def test_a_quadratic_rises_to_the_exact_worst_case(seed: int) -> None:
     """The trust-region problem, solved by bisection on its multiplier."""
     generator = torch.Generator().manual_seed(seed)
@@ -89,7 +90,7 @@ def test_an_interior_maximum_is_found() -> None:
     assert found.warnings == ()
 
 
-@pytest.mark.parametrize("p", P)
+@pytest.mark.parametrize("p", slow_but(P, 2.0, math.inf))
 def test_the_worst_case_grows_with_steps_radius_and_restarts(p: float) -> None:
     net = trained(0)
     w, rho = net.loss.params, 0.05 if math.isinf(p) else 0.3

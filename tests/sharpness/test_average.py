@@ -10,6 +10,7 @@ from networks import Counting, trained
 
 from flatmin import Ball, Elementwise, FunctionObjective
 from flatmin.sharpness import average_sharpness
+from slowly import slow_but
 
 BOWL = FunctionObjective(lambda w: sum(t.square().sum() for t in w.values()))
 
@@ -17,12 +18,12 @@ BOWL = FunctionObjective(lambda w: sum(t.square().sum() for t in w.values()))
 @pytest.mark.parametrize(
     ("p", "moment"),
     [
-        (2.0, lambda d: d / (d + 2)),  # E‖u‖² in the unit ball
+        pytest.param(2.0, lambda d: d / (d + 2), marks=pytest.mark.slow),  # E‖u‖² in the unit ball
         (math.inf, lambda d: d / 3),
-        (1.0, lambda d: 2 * d / ((d + 1) * (d + 2))),
+        pytest.param(1.0, lambda d: 2 * d / ((d + 1) * (d + 2)), marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("dimension", [1, 7])
+@pytest.mark.parametrize("dimension", slow_but([1, 7], 7))
 def test_second_moment(p: float, moment: object, dimension: int) -> None:
     w = {"x": torch.zeros(dimension, dtype=torch.float64)}
     found = average_sharpness(BOWL, w, Ball(0.5, p), samples=1500)
@@ -31,6 +32,7 @@ def test_second_moment(p: float, moment: object, dimension: int) -> None:
     assert found.standard_error < 0.05 * expected
 
 
+@pytest.mark.slow
 def test_scale_and_linear_part() -> None:
     """The linear part averages out; |w|² u² stays."""
     w = {"x": torch.tensor([2.0, -3.0], dtype=torch.float64)}
@@ -39,6 +41,7 @@ def test_scale_and_linear_part() -> None:
     assert found.mean_loss == found.loss + found.value == pytest.approx(13 + found.value)
 
 
+@pytest.mark.slow
 def test_standard_error_is_that_of_the_mean() -> None:
     """Of 100 seeds, about 95 lie within two standard errors of the exact mean."""
     w = {"x": torch.zeros(3, dtype=torch.float64)}

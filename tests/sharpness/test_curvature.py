@@ -24,6 +24,7 @@ from flatmin.sharpness import (
     spectral_density,
     top_eigenvalues,
 )
+from slowly import slow_but
 
 # torch.func.hessian, the oracle, still passes through torch.jit when it is first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -60,7 +61,7 @@ def net() -> Trained:
     return trained(0)
 
 
-@pytest.fixture(scope="module", params=SCALES)
+@pytest.fixture(scope="module", params=slow_but(SCALES, "elementwise"))
 def scaled(request: pytest.FixtureRequest, net: Trained) -> tuple[Scale, Tensor]:
     scale = SCALES[request.param]
     return scale, dense(net, scale)
@@ -78,6 +79,7 @@ def test_top_eigenvalues(net: Trained, scaled: tuple[Scale, Tensor]) -> None:
     assert found.hvps < 100
 
 
+@pytest.mark.slow
 def test_density_has_mass_one_and_the_moments(net: Trained, scaled: tuple[Scale, Tensor]) -> None:
     scale, matrix = scaled
     found = spectral_density(net.loss, net.loss.params, scale=scale, samples=6, steps=15)

@@ -45,6 +45,7 @@ def everything(model: nn.Module, data: Any) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_defaults_of_torch_change_nothing() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3))
     data = [(torch.randn(12, 4), torch.arange(12) % 3)]

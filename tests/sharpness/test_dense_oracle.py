@@ -38,6 +38,7 @@ from flatmin.sharpness import (
     worst_case_sharpness,
 )
 from flatmin.sharpness._operator import signs
+from slowly import slow_but
 
 EXACT = 2e-12
 NETWORKS = made()
@@ -165,7 +166,10 @@ class Oracle:
         return t[:, None] * self.bend * t
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(
+    scope="module",
+    params=slow_but(NETWORKS, "perceptron", "deep, relu", "convolutions", "batch norm, train"),
+)
 def oracle(request: pytest.FixtureRequest) -> Oracle:
     return Oracle(NETWORKS[request.param])
 
@@ -200,7 +204,7 @@ def test_first_order(oracle: Oracle, scale: Scale) -> None:
         assert step.value == pytest.approx(after - base, rel=EXACT, abs=EXACT * base)
 
 
-@pytest.mark.parametrize("name", ["identity", "elementwise"])
+@pytest.mark.parametrize("name", slow_but(["identity", "elementwise"], "elementwise"))
 def test_second_order(oracle: Oracle, name: str) -> None:
     scale = SCALES[name]
     matrix = oracle.scaled(scale)

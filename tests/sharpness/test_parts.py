@@ -83,6 +83,7 @@ def test_layers_are_held_at_the_point_not_at_the_model() -> None:
     assert squares == pytest.approx(gradient_norm(net.loss, elsewhere).value ** 2, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_traces_of_layers_add_up_to_the_trace() -> None:
     net = trained(0)
     layers = per_layer(hessian_trace, net.loss, net.loss.params, samples=20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -28,6 +29,7 @@ from flatmin.sharpness import (
     worst_case_sharpness,
 )
 from flatmin.symmetry import find_scalings, rescale
+from slowly import slow_but
 
 State = dict[str, Tensor]
 EXACT = Elementwise(eta=0.0, biases=True)
@@ -90,25 +92,22 @@ CASES = {
 DTYPES = (torch.float64, torch.float32)
 
 
-@pytest.fixture(scope="module")
-def orbits() -> dict[torch.dtype, list[tuple[Trained, list[State]]]]:
+QUICK = ("one step, p=2", "worst case, p=∞", "m-sharpness", "average", "gradient norm", "trace")
+
+
+@cache
+def orbits(dtype: torch.dtype) -> list[tuple[Trained, list[State]]]:
     """Three networks, each with its 50 cumulative rescalings of weights and biases."""
-    nets = {dtype: [trained(seed, dtype=dtype) for seed in range(3)] for dtype in DTYPES}
-    return {
-        dtype: [(net, list(orbit(net, 50, seed=seed))) for seed, net in enumerate(nets[dtype])]
-        for dtype in DTYPES
-    }
+    nets = [trained(seed, dtype=dtype) for seed in range(3)]
+    return [(net, list(orbit(net, 50, seed=seed))) for seed, net in enumerate(nets)]
 
 
-Orbits = dict[torch.dtype, list[tuple[Trained, list[State]]]]
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=["double", "single"])
-@pytest.mark.parametrize("name", CASES)
-def test_invariant(name: str, dtype: torch.dtype, orbits: Orbits) -> None:
+@pytest.mark.parametrize("dtype", slow_but(DTYPES, torch.float64), ids=["double", "single"])
+@pytest.mark.parametrize("name", slow_but(CASES, *QUICK))
+def test_invariant(name: str, dtype: torch.dtype) -> None:
     """The network itself, the 25th rescaling and the 50th."""
     case = CASES[name]
-    for net, states in orbits[dtype]:
+    for net, states in orbits(dtype):
         values = [case.measure(net.loss, w) for w in states[::25]]
         assert min(values) > 0.0
         assert spread(values) <= (case.double if dtype == torch.float64 else case.single)
@@ -128,10 +127,10 @@ def test_invariant_over_eight_networks_and_all_50_scalings(name: str, dtype: tor
     assert max(found) <= (case.double if dtype == torch.float64 else case.single)
 
 
-def test_negatives_change_on_the_same_orbit(orbits: Orbits) -> None:
+def test_negatives_change_on_the_same_orbit() -> None:
     """Else the rescalings would be too weak to prove anything."""
     sam, asam, filterwise = [], [], []
-    for net, states in orbits[torch.float64]:
+    for net, states in orbits(torch.float64):
         for ball, ratios in ((Ball(0.5), sam), (PUBLISHED, asam)):
             losses = [one_step_sharpness(net.loss, w, ball).worst_loss for w in states[::2]]
             ratios.append(max(losses) / min(losses))
@@ -158,12 +157,10 @@ FOOLED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
-    [
-        ["one step", "gradient norm", *FOOLED],
-        pytest.param([*RANKED, *FOOLED], marks=pytest.mark.slow),
-    ],
+    [["one step", "gradient norm", *FOOLED], [*RANKED, *FOOLED]],
     ids=["some", "all"],
 )
 def test_rescaled_copies_rank_alike(names: list[str]) -> None:
@@ -198,6 +195,7 @@ def wide_resnet() -> tuple[nn.Module, Tensor, Tensor]:
     return model, inputs, torch.randint(4, (16,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["batch statistics", "running statistics"])
 def test_wide_resnet(mode: str) -> None:
     """In eval mode the running statistics are rescaled too, by `rescale`."""
@@ -225,7 +223,7 @@ def test_wide_resnet(mode: str) -> None:
     assert spread(plain) >= 0.1
 
 
-def test_counting_objective_is_an_objective(orbits: Orbits) -> None:
+def test_counting_objective_is_an_objective() -> None:
     """The instrument does not change what it measures."""
-    net, (w, *_) = orbits[torch.float64][0]
+    net, (w, *_) = orbits(torch.float64)[0]
     assert gradient_norm(Counting(net.loss), w) == gradient_norm(net.loss, w)

@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from flatmin import EmpiricalLoss
+from flatmin.sharpness import hessian_trace
 
 pytestmark = [
     pytest.mark.slow,  # two processes that import torch
@@ -63,3 +64,42 @@ def test_both_processes_are_told(results: list[dict[str, Any]], event: str, mess
     """Also where only one of them did it, for else the other would wait for ever."""
     for result in results:
         assert message in result[event]
+
+
+def test_sharded_weights_equal_whole_ones(results: list[dict[str, Any]]) -> None:
+    """Also where a step of the differences is made in whole tensors and evaluated in shards."""
+    whole = EmpiricalLoss(
+        torch.nn.Sequential(split_data.network()),
+        F.cross_entropy,
+        [split_data.batches()[i] for i in (0, 1, 3, 4)],
+    )
+    alone = split_data.bent(whole)
+    exact = hessian_trace(whole, whole.params, samples=5).value
+    for result in results:
+        # Differences of gradients that are summed in another order.
+        assert result["weights"]["bent"] == pytest.approx(alone, rel=1e-6, abs=0)
+        assert result["weights"]["bent"]["trace"] == pytest.approx(exact, rel=1e-6)
+        for name in ("loss", "gradient", "one step"):
+            assert result["weights"]["bent"][name] == pytest.approx(alone[name], rel=1e-12)
+        assert result["weights"]["kept"]
+    assert results[0]["weights"]["bent"] == results[1]["weights"]["bent"]
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ("products", "FiniteDifferences(loss) takes differences of gradients"),
+        ("uneven", "every process needs as many batches as the others"),
+        ("points", "ask for the loss at different points"),
+        ("random", "the loss must be the same each time"),
+        ("summed", "must be a mean over examples"),
+        ("whole", "takes a network sharded by FSDP2, got Sequential"),
+        ("part", "takes a network sharded by FSDP2, got Sequential"),
+        ("held", "call model.set_requires_gradient_sync(True)"),
+    ],
+)
+def test_what_sharded_weights_refuse(
+    results: list[dict[str, Any]], event: str, message: str
+) -> None:
+    for result in results:
+        assert message in result["weights"][event]

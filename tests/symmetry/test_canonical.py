@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flatmin.models import ReportMLP, WideResNet
 from flatmin.symmetry import balance, canonicalize, find_scalings, rescale, verify
+from slowly import slow_but
 
 
 def test_closed_form() -> None:
@@ -26,7 +27,9 @@ def test_closed_form() -> None:
     assert found.num_idle == 0
 
 
-@pytest.mark.parametrize("name", ["mlp", "residual mlp", "resnet", "nested", "autoencoder"])
+@pytest.mark.parametrize(
+    "name", slow_but(["mlp", "residual mlp", "resnet", "nested", "autoencoder"], "mlp")
+)
 def test_every_network_of_an_orbit_comes_to_the_same_tensors(name: str) -> None:
     x: Tensor
     if name == "mlp":
@@ -60,6 +63,7 @@ def test_incoming_equals_outgoing() -> None:
     torch.testing.assert_close(incoming, outgoing, rtol=1e-11, atol=0)
 
 
+@pytest.mark.slow
 def test_units_that_exchange_weight_with_each_other() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -83,6 +87,7 @@ def test_units_that_exchange_weight_with_each_other() -> None:
     torch.testing.assert_close(incoming, outgoing, rtol=1e-10, atol=0)
 
 
+@pytest.mark.slow
 def test_batch_norm_rows_get_norm_one() -> None:
     model, x = WideResNet(10, 1).double().eval(), torch.randn(2, 3, 16, 16).double()
     scalings = find_scalings(model, x)

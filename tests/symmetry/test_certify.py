@@ -23,6 +23,7 @@ from flatmin.symmetry import (
     find_scalings,
 )
 from flatmin.symmetry.evaluate import deviation
+from slowly import slow_but
 
 
 def network(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Tensor]:
@@ -43,7 +44,7 @@ def path_norm(model: nn.Module) -> float:
         return twin(torch.ones(1, 2, dtype=parameter.dtype)).sum().item()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", slow_but([torch.float64, torch.float32], torch.float64))
 def test_an_invariant_measure_and_one_that_is_not(dtype: torch.dtype) -> None:
     model, x = network(dtype)
     before = copy.deepcopy(model.state_dict())
@@ -58,6 +59,7 @@ def test_an_invariant_measure_and_one_that_is_not(dtype: torch.dtype) -> None:
     assert str(bad).startswith("NOT invariant: spread")
 
 
+@pytest.mark.slow
 def test_any_measure_of_the_canonical_network_is_invariant() -> None:
     model, x = network()
     scalings = find_scalings(model, x)
@@ -135,6 +137,7 @@ def test_measures_may_return_estimates() -> None:
     assert result.invariant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("find", [find_permutations, find_flips])
 def test_other_symmetries(find: object) -> None:
     model, x = build("tanh")
@@ -144,6 +147,7 @@ def test_other_symmetries(find: object) -> None:
     assert not first.invariant and first.function_kept
 
 
+@pytest.mark.slow
 def test_a_given_generator_repeats_the_orbit() -> None:
     model, x = network()
     one, two, other = (
@@ -185,6 +189,7 @@ def perceptron(dtype: torch.dtype) -> nn.Module:
     ).to(dtype)
 
 
+@pytest.mark.slow
 def test_small_dependences_show() -> None:
     """What passed with factors near one and a spread of a hundredth."""
     single, double = torch.float32, torch.float64
@@ -198,6 +203,7 @@ def test_small_dependences_show() -> None:
     assert hidden.verdict.startswith("NOT invariant")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_measures_of_the_invariant_ball_pass(dtype: torch.dtype) -> None:
     x = data(dtype)[0][0]
@@ -208,6 +214,7 @@ def test_measures_of_the_invariant_ball_pass(dtype: torch.dtype) -> None:
     assert result.coverage == 1.0
 
 
+@pytest.mark.slow
 def test_a_measure_that_does_not_look_at_what_is_rescaled_was_not_tested() -> None:
     model, x = network()
     frozen = path_norm(model)

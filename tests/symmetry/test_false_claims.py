@@ -248,12 +248,14 @@ class Stubborn(nn.Module):
         return F.linear(h, self.b.weight, self.b.bias) @ torch.ones(2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("find", [find_scalings, find_permutations])
 def test_true_claims_stay_where_the_forward_insists_on_single_precision(find: Any) -> None:
     found = find(Stubborn(torch.float32), torch.randn(4, 5))
     assert len(found.groups) == 1, str(found)
 
 
+@pytest.mark.slow
 def test_nan_in_one_row_and_masks_of_infinities_are_no_change() -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:

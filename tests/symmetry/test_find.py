@@ -22,6 +22,7 @@ from flatmin.symmetry import (
 from flatmin.symmetry.groups import Symmetries
 from flatmin.symmetry.laws import Pointwise
 from flatmin.symmetry.solution import RULES
+from slowly import slow_but
 
 FINDERS = {"scale": find_scalings, "permute": find_permutations, "flip": find_flips}
 
@@ -41,7 +42,12 @@ WITH_MODES = ["functional", "resnet", "squeeze-excite", "nested"]  # dropout, Ba
 
 @pytest.mark.parametrize("kind", FINDERS)
 @pytest.mark.parametrize(
-    ("name", "train"), [(n, False) for n in NETWORKS] + [(n, True) for n in WITH_MODES]
+    ("name", "train"),
+    slow_but(
+        [(n, False) for n in NETWORKS] + [(n, True) for n in WITH_MODES],
+        *[(n, False) for n in ("functional", "residual mlp", "raw parameters", "sequence", "tanh")],
+        ("functional", True),
+    ),
 )
 def test_each_group_alone_keeps_the_function(
     name: str, kind: str, train: bool, generator: torch.Generator
@@ -64,6 +70,7 @@ def test_each_group_alone_keeps_the_function(
                 assert verify(model, half, elements, x).deviation > 1e-4, (group, slots)
 
 
+@pytest.mark.slow
 def test_finding_leaves_the_model_alone() -> None:
     model = ResNet().train()
     before = copy.deepcopy(model.state_dict())
@@ -78,6 +85,7 @@ def test_finding_leaves_the_model_alone() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_the_networks_of_the_report() -> None:
     mlp = find_scalings(ReportMLP(), torch.zeros(1, 2))
     # The first layer has no activation behind it: 4 × 10 units, as the report scales.
@@ -226,6 +234,7 @@ def test_tied_weights() -> None:
     assert powers == {"0.weight": 1, "0.bias": 1, "2.bias": 2, "4.weight": -2}
 
 
+@pytest.mark.slow
 def test_changed_layers_are_read_for_what_they_do() -> None:
     def plain() -> nn.Module:
         return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -291,6 +300,7 @@ def test_what_cannot_be_traced_is_one_clear_error_with_a_way_out() -> None:
         find_scalings(model, torch.randn(5, 9), opaque=["3"])
 
 
+@pytest.mark.slow
 def test_batch_norm_in_train_mode_needs_a_vanishing_eps() -> None:
     def net(eps: float) -> nn.Module:
         return nn.Sequential(

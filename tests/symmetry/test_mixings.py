@@ -22,6 +22,7 @@ from flatmin.symmetry import (
     rescale,
     verify,
 )
+from slowly import slow_but
 
 # Heads × width of what is known by looking at the network.
 KNOWN = {
@@ -43,7 +44,9 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize(
+    "name", slow_but(KNOWN, "relu", "low rank", "one head", "tied embeddings", "normalized queries")
+)
 def test_what_is_known_is_found_and_keeps_the_outputs(name: str) -> None:
     model, example = built(name)
     found = find_mixings(model, example)
@@ -97,6 +100,7 @@ class Interleaved(nn.Module):
         return out
 
 
+@pytest.mark.slow
 def test_interleaved_heads() -> None:
     torch.manual_seed(0)
     found = find_mixings(Interleaved().double(), torch.randn(5, 4, dtype=torch.float64))
@@ -129,6 +133,7 @@ def objective(model: nn.Module, x: Tensor) -> EmpiricalLoss:
     return EmpiricalLoss(model, F.mse_loss, [(x, targets)])
 
 
+@pytest.mark.slow
 def test_an_elementwise_scale_does_not_follow_and_the_verdict_says_so() -> None:
     model, x = built("two heads")
 

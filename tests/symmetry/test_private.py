@@ -21,6 +21,7 @@ from flatmin.symmetry import (
     verify,
 )
 from flatmin.symmetry.private import load, private_copy
+from slowly import slow_but
 
 
 def net() -> nn.Module:
@@ -64,7 +65,7 @@ def cached(model: nn.Module) -> nn.Module:
 TOOLS = [pruned, old_weight_norm, old_spectral_norm, new_weight_norm, cached]
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", slow_but(TOOLS, pruned, cached))
 @pytest.mark.parametrize("find", [find_scalings, find_permutations, find_flips])
 def test_what_is_found_on_changed_networks_keeps_the_function(
     tool: Callable[[nn.Module], nn.Module], find: Any
@@ -80,7 +81,7 @@ def test_what_is_found_on_changed_networks_keeps_the_function(
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", slow_but(TOOLS, cached))
 def test_rescaled_balanced_and_certified(tool: Callable[[nn.Module], nn.Module]) -> None:
     x = torch.randn(6, 4).double()
     model = tool(net())
@@ -109,6 +110,7 @@ def test_computed_weight_of_a_copy_follows_its_parameters(
     assert gradient.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_old_weight_norm_keeps_the_attribute_that_its_user_sees() -> None:
     model, x = old_weight_norm(net()), torch.randn(6, 4).double()
     before = model[0].weight
@@ -226,5 +228,6 @@ def usual() -> list[Any]:
     return findings()
 
 
+@pytest.mark.slow
 def test_defaults_of_the_caller_change_nothing(usual: list[Any], other_default: None) -> None:
     assert findings() == usual

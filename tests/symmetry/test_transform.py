@@ -18,6 +18,7 @@ from flatmin.symmetry import (
     rescale,
     verify,
 )
+from slowly import slow_but
 
 LIMIT = {torch.float64: 1e-12, torch.float32: 5e-5}
 
@@ -40,7 +41,7 @@ def worst_deviation(model: nn.Module, x: Tensor, scalings: Scalings, seed: int) 
 
 
 @pytest.mark.parametrize("dtype", LIMIT)
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", slow_but(range(20), 0, 1))
 def test_fifty_rescalings_of_the_reports_perceptron(seed: int, dtype: torch.dtype) -> None:
     torch.manual_seed(seed)
     model, x = ReportMLP().to(dtype), 5 * torch.randn(8, 2).to(dtype)
@@ -53,7 +54,7 @@ def test_fifty_rescalings_of_the_reports_perceptron(seed: int, dtype: torch.dtyp
         assert worst_deviation(weights_only, x, scalings.weights_only(), seed) > 1.0
 
 
-@pytest.mark.parametrize("dtype", LIMIT)
+@pytest.mark.parametrize("dtype", slow_but(LIMIT, torch.float64))
 def test_fifty_rescalings_of_the_cnn(dtype: torch.dtype) -> None:
     model, x = ReportCNN().to(dtype), torch.randn(4, 3, 32, 32, dtype=dtype)
     scalings = find_scalings(model, x)
@@ -62,6 +63,7 @@ def test_fifty_rescalings_of_the_cnn(dtype: torch.dtype) -> None:
     assert worst_deviation(weights_only, x, scalings.weights_only(), 0) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", LIMIT)
 @pytest.mark.parametrize(("train", "eps"), [(False, 1e-5), (False, 1e-38), (True, 1e-38)])
 def test_fifty_rescalings_of_wide_resnet(train: bool, eps: float, dtype: torch.dtype) -> None:
@@ -77,6 +79,7 @@ def test_fifty_rescalings_of_wide_resnet(train: bool, eps: float, dtype: torch.d
     assert worst_deviation(model, x, scalings, 0) <= LIMIT[dtype]
 
 
+@pytest.mark.slow
 def test_batch_statistics_with_a_usual_eps_are_not_exact() -> None:
     model = WideResNet(10, 1).double()
     x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
@@ -86,6 +89,7 @@ def test_batch_statistics_with_a_usual_eps_are_not_exact() -> None:
     assert verify(model.train(), scalings, factors, x).deviation > 1e-4
 
 
+@pytest.mark.slow
 def test_eval_mode_needs_the_running_statistics() -> None:
     model, x = ResNet().double(), torch.randn(4, 3, 32, 32, dtype=torch.float64)
     model(x)
@@ -175,6 +179,7 @@ def test_scaling_through_gelu_is_visible() -> None:
     assert verify(model, scalings, factors, x).deviation > 0.05
 
 
+@pytest.mark.slow
 def test_in_place_keeps_objects_memory_and_optimizer() -> None:
     model, x = build("resnet")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -206,6 +211,7 @@ def test_apply_is_pure_and_differentiable() -> None:
         scalings.apply({"module.fc1.weight": torch.zeros(7, 12)}, scalings.sample())
 
 
+@pytest.mark.slow
 def test_there_and_back_again() -> None:
     model, x = build("nested")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

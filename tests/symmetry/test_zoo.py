@@ -10,6 +10,7 @@ from torch import nn
 from zoo import ZOO, built
 
 from flatmin.symmetry import find_flips, find_permutations, find_scalings, rescale, verify
+from slowly import slow_but
 
 # What is not found: the number of factors, and why.
 MISSED = {
@@ -17,10 +18,8 @@ MISSED = {
     "row normalized weight": (4, "the length is clamped at 1e-12, below which no factor cancels"),
     "cosine classifier": (3, "the length is clamped at 1e-12, below which no factor cancels"),
 }
-QUICK = ["squared relu", "swiglu, fused", "used twice", "one projection", "rotary", "mixer"]
-EVERY = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(ZOO)
-]
+QUICK = ["squared relu", "swiglu, fused", "used twice", "one projection"]
+EVERY = slow_but(sorted(ZOO), *QUICK)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -17,6 +17,7 @@ from small_runs import DATA, config, small
 from flatmin.cli import main
 from flatmin.train import NotWritable, TrainConfig, newest_checkpoint, read_log, train
 from flatmin.train.log import Log
+from slowly import slow_but
 
 QUICK = ["train", "--set", "model=wrn-10-1", "epochs=1", "batch_size=512", "evaluate_train=0"]
 
@@ -45,7 +46,7 @@ def crashed(folder: Path, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> 
 
 
 @pytest.mark.parametrize("left", ["", '{"event": "ep'])
-@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("resume", slow_but([True, False], True))
 def test_crash_before_the_first_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str, resume: bool
 ) -> None:
@@ -78,7 +79,9 @@ def damage(log: Path, how: str) -> None:
     log.write_bytes(contents)
 
 
-@pytest.mark.parametrize("how", ["removed", "truncated", "emptied", "zeros", "one bit"])
+@pytest.mark.parametrize(
+    "how", slow_but(["removed", "truncated", "emptied", "zeros", "one bit"], "removed", "one bit")
+)
 def test_damage_is_noticed_on_resumption_and_the_log_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -124,6 +127,7 @@ def in_child(action: Any) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 def test_full_disk_cuts_no_line_and_a_resumed_run_reads_on(tmp_path: Path) -> None:
     """The kernel refuses in the middle of a line, at any byte; the records before it stay."""
     train(config(epochs=1), DATA, model=small(), out=tmp_path / "whole", log_every=1)

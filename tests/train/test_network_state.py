@@ -13,6 +13,7 @@ from small_runs import DATA, config, same_weights, small
 from torch import Tensor, nn
 
 from flatmin.train import CheckpointError, Diverged, train
+from slowly import slow_but
 
 
 class Keeping(nn.Module):
@@ -64,8 +65,8 @@ PLACES = ["dict", "tensor", "python", "numpy", "transient", "expanded"]
 PLACES += ["none at first", "transient, none at first", "growing"]
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("step", [4, 6])
+@pytest.mark.parametrize("place", slow_but(PLACES, "dict", "numpy", "growing"))
+@pytest.mark.parametrize("step", slow_but([4, 6], 4))
 def test_resumed_equals_uninterrupted(tmp_path: Path, place: str, step: int) -> None:
     whole = train(config(), DATA, model=Keeping(place))
 

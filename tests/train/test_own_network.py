@@ -34,6 +34,11 @@ def test_statistics_of_a_module_in_eval_mode_stay() -> None:
     assert not torch.equal(whole.layers[1].running_mean, torch.full((4,), 0.3))
 
 
+def test_a_network_that_is_frozen_as_a_whole_is_refused() -> None:
+    with pytest.raises(ValueError, match="a parameter with requires_grad; all of it is frozen"):
+        train(config(), DATA, model=small().requires_grad_(False))
+
+
 def test_evaluation_puts_every_mode_back() -> None:
     model = frozen_statistics()
     evaluate(model, DATA[1], config=config())

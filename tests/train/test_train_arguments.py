@@ -13,6 +13,7 @@ from small_runs import DATA, config, same_weights, small
 from torch import Tensor, nn
 
 from flatmin.train import TrainConfig, evaluate, train
+from slowly import slow_but
 
 
 class Giving(nn.Module):
@@ -110,7 +111,7 @@ def end(chosen: TrainConfig) -> nn.Module:
 
 
 @pytest.mark.parametrize("chosen", CONFIGS, ids=["package", "own", "own in double"])
-@pytest.mark.parametrize("default", ["meta", torch.float64, torch.float16])
+@pytest.mark.parametrize("default", slow_but(["meta", torch.float64, torch.float16], torch.float64))
 def test_defaults_of_the_caller_change_no_bit(chosen: TrainConfig, default: Any) -> None:
     """A default device and type, as a script may set them at its top."""
     usual = end(chosen)

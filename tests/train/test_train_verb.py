@@ -37,6 +37,7 @@ def test_trains_digits_and_finds_the_end_again(
     ("words", "part"),
     [
         (["--set", "epoch=3"], "there is no option 'epoch'"),
+        (["--set", "momentum=0.9"], "one of the optimizer's own is options.momentum"),
         (["--set", "epochs"], "name=value"),
         (["--set", "epochs=many"], "integer"),
         (["--set", "options=3"], "options.name"),
@@ -97,6 +98,7 @@ def test_failed_save_is_code_4(
     assert "No space left" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_verb_calls_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 

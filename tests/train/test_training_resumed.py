@@ -28,6 +28,7 @@ from flatmin.train import (
     state,
     train,
 )
+from slowly import slow_but
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
@@ -49,30 +50,30 @@ def without_times(run: Trained) -> list[dict[str, Any]]:
     return [dataclasses.asdict(dataclasses.replace(epoch, seconds=0)) for epoch in run.history]
 
 
+CHANGES: list[dict[str, Any]] = [
+    {},
+    {"options": {"momentum": 0.9, "nesterov": True}, "minimizer": "sam", "warmup": 0.5},
+    {"optimizer": "adam", "minimizer": "asam", "validation": 10},
+    {"optimizer": "adamw", "precision": "bf16", "minimizer": "sam"},
+    {"precision": "fp16", "minimizer": "asam"},
+    {"options": {"momentum": 0.9}, "minimizer": "msam", "when": "last-0.7"},
+    {"optimizer": "adam", "minimizer": "asyncsam", "perturb": "norms", "accumulation": 2},
+    {"optimizer": "adam", "minimizer": "sam", "when": "large"},
+    {"precision": "fp64", "accumulation": 3, "channels_last": True},
+    {"optimizer": "rmsprop", "schedule": "cosine-by-epoch", "drop_last": True},
+]
+# Within an epoch, at its end, at the next beginning.
+PLACES = [("images", 4), ("images", 6), ("images", 7)]
+PLACES += [(kind, 4) for kind in KINDS if kind != "images"]
+
+
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"options": {"momentum": 0.9, "nesterov": True}, "minimizer": "sam", "warmup": 0.5},
-        {"optimizer": "adam", "minimizer": "asam", "validation": 10},
-        {"optimizer": "adamw", "precision": "bf16", "minimizer": "sam"},
-        {"precision": "fp16", "minimizer": "asam"},
-        {"options": {"momentum": 0.9}, "minimizer": "msam", "when": "last-0.7"},
-        {"optimizer": "adam", "minimizer": "asyncsam", "perturb": "norms", "accumulation": 2},
-        {"optimizer": "adam", "minimizer": "sam", "when": "large"},
-        {"precision": "fp64", "accumulation": 3, "channels_last": True},
-        {"optimizer": "rmsprop", "schedule": "cosine-by-epoch", "drop_last": True},
-    ],
+    slow_but(CHANGES, CHANGES[1], CHANGES[4]),
     ids=lambda changes: "-".join(str(value) for value in changes.values()) or "sgd",
 )
 @pytest.mark.parametrize(
-    ("kind", "step"),  # within an epoch, at its end, at the next beginning
-    [
-        ("images", 4),
-        ("images", 6),
-        ("images", 7),
-        *((kind, 4) for kind in KINDS if kind != "images"),
-    ],
+    ("kind", "step"), slow_but(PLACES, ("images", 6), ("table", 4), ("tokens", 4))
 )
 def test_resumed_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], step: int, kind: str
@@ -268,7 +269,7 @@ def test_killed_at_random_moments(kind: str, tmp_path: Path) -> None:
     assert len(moments) >= 5  # they did fall all over the run
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS, "images"))
 @pytest.mark.parametrize("place", ["flatmin.optim.sam.SAM.perturbed", "torch.optim.Adam.step"])
 def test_killed_inside_a_step(kind: str, tmp_path: Path, place: str) -> None:
     """Between the two gradients, and after the weights have changed."""

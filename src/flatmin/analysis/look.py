@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flatmin._given import check_network
 from flatmin._streams import stream
@@ -36,7 +36,7 @@ def look(
     loss: Loss | None = None,
     ball: Ball = INVARIANT,
     control: Ball | None = CONTROL,
-    measures: Sequence[str] = tuple(MEASURES),
+    measures: Sequence[str] | str = tuple(MEASURES),
     steps: int = 10,
     samples: int = 10,
     scalings: int = 3,
@@ -54,17 +54,18 @@ def look(
     itself stay as they are, and so does the random state.
 
     Args:
-        model: The network; the plain one, not wrapped for parallel training.
-        data: One pair of inputs and targets, a ``DataLoader``, a data set of torch, or batches;
-            the first dimension is the example. Inputs are a tensor, a tuple of positional or a
-            mapping of keyword arguments.
+        model: The network; not wrapped for parallel training. Of a compiled one the network that
+            was compiled is measured.
+        data: One pair of inputs and targets, a ``DataLoader``, a data set of torch or of flatmin,
+            or batches; the first dimension is the example. Inputs are a tensor, a tuple of
+            positional or a mapping of keyword arguments.
         loss: Mean loss of a batch, from outputs and targets. None takes what the targets mean:
             cross-entropy for integers, the mean squared error for floating point.
         ball: The neighbourhood: its first row of numbers, the plots, and what networks are
             compared in. ``ball.rho`` is in parameter units for ``Identity``, else one.
         control: A second ball for the same measures, SAM's by default; None for none, and none
             where ``ball`` has its scale.
-        measures: Names out of ``flatmin.analysis.MEASURES``; all by default.
+        measures: One or more names out of ``flatmin.analysis.MEASURES``; all by default.
         steps: Trial points of a climb.
         samples: Random points of an average, random vectors of a trace.
         scalings: Rescaled copies that are measured too, for the spread; 0 for none.
@@ -92,11 +93,26 @@ def look(
         >>> found.loss, found.numbers
         (1.0, {'one-step': 3.0})
     """
+    if isinstance(model, Mapping):
+        raise TypeError(
+            f"model must be a torch.nn.Module, got {type(model).__name__}; build the network, and "
+            "fill it by load_state_dict."
+        )
     check_network(model)
+    model = _as_written(model)
     check_model(model)
+    for name, given in (("ball", ball), ("control", control)):
+        if not isinstance(given, Ball) and (name == "ball" or given is not None):
+            raise TypeError(
+                f"{name} must be a flatmin.Ball, such as Ball(0.05) or Ball(0.5, "
+                f"scale=Elementwise()), got {type(given).__name__}."
+            )
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating type, such as torch.float64, got {dtype}.")
+    measures = (measures,) if isinstance(measures, str) else tuple(measures)
     balls = (ball,) if control is None or control.scale == ball.scale else (ball, control)
     effort = Effort(steps=steps, samples=samples, seed=seed)
-    plan = Plan(balls=balls, measures=tuple(measures), effort=effort, scalings=scalings)
+    plan = Plan(balls=balls, measures=measures, effort=effort, scalings=scalings)
     batches, more = _taken(data, examples, batch_size, seed)
     place = torch.device(device) if device is not None else _place_of(model)
     subject = fit(_copy(model), batches, place, dtype, loss)
@@ -134,15 +150,29 @@ def _taken(data: Any, examples: int, batch_size: int, seed: int) -> tuple[list[E
     except (TypeError, ValueError) as error:
         raise TypeError(
             "data must be one pair of inputs and a tensor of targets, a DataLoader, a data set of "
-            f"torch, or batches, got {type(data).__name__} ({one_line(error)})."
+            f"torch or flatmin, or batches, got {type(data).__name__} ({one_line(error)})."
         ) from error
     batches = own_batches(kept, examples, batch_size)
     return batches, sum(len(targets) for _, targets in kept) > examples
 
 
+def _as_written(model: nn.Module) -> nn.Module:
+    """The network itself, where ``torch.compile`` has put one around it."""
+    inner = getattr(model, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else model
+
+
 def _copy(model: nn.Module) -> nn.Module:
+    # Weights that a hook makes anew at each call, as pruning does, are results and no leaves.
+    results = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        if module._forward_pre_hooks
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, results)
     except Exception as error:  # a stranger's network can fail in any way
         raise ValueError(
             f"the network must be such that copy.deepcopy(model) works, got {one_line(error)}; a "

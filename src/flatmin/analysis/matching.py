@@ -127,8 +127,7 @@ def _by_unit(slot: Slot, tensor: Tensor, size: int) -> Tensor:
     """The numbers of each unit in a row."""
     along = [axis for axis, length in enumerate(slot.units.shape) if length > 1]
     axis = (along[0] if along else 0) - slot.units.ndim + tensor.ndim
-    line = slot.units.flatten().to(tensor.device)
-    places = line.argsort(stable=True)[(line < 0).sum() :]
+    places = slot.places(size).flatten().to(tensor.device)
     return tensor.movedim(axis, 0)[places].reshape(size, -1)
 
 

@@ -181,7 +181,7 @@ def _in_range(found: Tensor, classes: int) -> Tensor:
     if highest >= classes:
         raise ValueError(
             f"the network tells {classes} classes apart, but the data have a class "
-            f"{highest}; name the data it was trained on with --data and --dataset."
+            f"{highest}; name the data it was trained on (on the command line: --data, --dataset)."
         )
     return found
 

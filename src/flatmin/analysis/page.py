@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from flatmin.analysis.measuring import MEASURES
 from flatmin.analysis.several_table import cells, several_table
 from flatmin.analysis.table import heading, remarks
-from flatmin.record.blocks import Block, Grid, Heading, Image, Paragraph, html_page, written
+from flatmin.record.blocks import Block, Grid, Heading, Image, Paragraph, written
+from flatmin.record.html_page import html_page
 from flatmin.record.page import origin_rows
 from flatmin.record.pictures import png
 

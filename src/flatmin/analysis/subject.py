@@ -15,6 +15,7 @@ from flatmin.analysis.own_targets import Loss, fitting_loss, weight_of
 from flatmin.objective import EmpiricalLoss
 from flatmin.objective._batches import Examples, Inputs, apply, arguments
 from flatmin.objective._structure import tensors
+from flatmin.objective._substitution import forgetting
 from flatmin.symmetry import Mixings, Scalings, find_mixings, find_scalings
 from flatmin.train.named import one_line
 
@@ -161,7 +162,7 @@ def _remedy(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> str:
 def _tried(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> tuple[Any, Exception | None]:
     args, kwargs = arguments(inputs)
     try:
-        with torch.no_grad(), made_in(dtype):
+        with torch.no_grad(), made_in(dtype), forgetting(model):
             return model(*args, **kwargs), None
     except Exception as error:  # a stranger's network can fail in any way
         return None, error

@@ -30,7 +30,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a stranger's file can fail in any way
         raise ValueError(
             f"{path} cannot be read as a state dict: it is missing, damaged, or holds more than "
-            f"tensors and plain values ({type(error).__name__})."
+            f"tensors and plain values ({type(error).__name__}); of a whole network save what "
+            "model.state_dict() gives."
         ) from error
     if _is_weights(held):
         return dict(held)

@@ -27,11 +27,12 @@ def describe(task: Task) -> dict[str, Any]:
     Returns:
         ``key``, a text that is another one for another task; ``data``, one for their data; which
         metric is ``better``; ``overlap`` of the splits of the seeds. Of a network also ``metric``
-        and its ``unit``; ``source`` and number of ``examples`` that are trained on, held out and
-        tested on; ``parameters``.
+        and its ``unit``; how the ``base`` is trained; ``source`` and number of ``examples`` that
+        are trained on, held out and tested on; ``parameters``.
 
     Raises:
-        ValueError: If data or network are other ones at the second call, or do not fit together.
+        ValueError: If data or network are other ones at the second call, or do not fit together,
+            or the test set is the training set.
     """
     if task.has_loop:
         return {"key": task.digest, "data": "", "better": task.better, "overlap": 0.0}
@@ -42,6 +43,7 @@ def describe(task: Task) -> dict[str, Any]:
             f"data() of {task.path.name} returned other data when it was called again; fix its "
             "seed, so that all arms are trained on the same."
         )
+    _check_sets(task)
     network = _check_network(task)
     fit, held, test = task.parts(0)
     few = fit.subset(torch.arange(min(_FEW, len(fit))))
@@ -61,18 +63,53 @@ def describe(task: Task) -> dict[str, Any]:
     else:
         named = {"metric": "accuracy" if has_metric else "loss"}
         named["unit"] = "points" if has_metric else ""
-    better = task.better or ("larger" if has_metric else "smaller")
+    usual = "larger" if has_metric else "smaller"
+    if task.metric is None and task.better not in (None, usual):
+        raise ValueError(
+            f"{task.path.name} has no metric, so that the {named['metric']} is compared, of which "
+            f"the {usual} is better, and better is {task.better!r}; define metric, or leave better "
+            "out."
+        )
+    better = task.better or usual
     whole = hashlib.sha256(repr((task.digest, key, _state(network))).encode())
     return {
         "key": whole.hexdigest()[:16],
         "data": "" if task.cuts_by_seed else key,
         **named,
         "better": better,
+        "base": _base(task),
         "source": fit.source,
         "examples": {"trained on": len(fit), "held out": len(held), "tested on": len(test)},
         "parameters": sum(p.numel() for p in network.parameters()),
         "overlap": len(test) / len(fit) if task.cuts_by_seed else 0.0,
     }
+
+
+def _base(task: Task) -> dict[str, Any]:
+    """How the base is trained, as the file says or leaves it at what is usual."""
+    config = task.config
+    names = ("optimizer", "batch_size", "schedule", "warmup", "label_smoothing", "precision")
+    loss = getattr(task.loss, "__name__", type(task.loss).__name__)
+    return {
+        "loss": "cross-entropy" if task.loss is None else loss,
+        **{name: getattr(config, name) for name in names},
+        **{str(name): str(value) for name, value in config.options.items()},
+    }
+
+
+def _check_sets(task: Task) -> None:
+    """Refuse a test set that is the training set, and splits that no seed changes."""
+    train, test = task.whole(0)
+    if len(train) == len(test) and train.fingerprint() == test.fingerprint():
+        raise ValueError(
+            f"data() of {task.path.name} returned the same examples to train on and to test on; "
+            "return others to test on, or the training set alone, of which a part is then held out."
+        )
+    if task.cuts_by_seed and task.data_key(1) == task.data_key(0):
+        raise ValueError(
+            f"data(seed) of {task.path.name} returned the same for the seeds 0 and 1; cut the data "
+            "by the seed, or define data() without one."
+        )
 
 
 def _check_network(task: Task) -> nn.Module:

@@ -29,14 +29,15 @@ def figure(record: Mapping[str, Any]) -> Figure:
     # One above the other, so that a telephone shows them too.
     heights = [1.2 + 0.45 * len(record["differences"]), 3.4][: 1 + both]
     drawn, axes = subplots(1 + both, width=6.5, height=sum(heights), height_ratios=heights)
-    _differences(axes[0, 0], record)
+    draw_differences(axes[0, 0], record)
     if both:
         _curves(axes[1, 0], record, curves)
         letter(axes.flat)
     return drawn
 
 
-def _differences(ax: Axes, record: Mapping[str, Any]) -> None:
+def draw_differences(ax: Axes, record: Mapping[str, Any]) -> None:
+    """Draw the differences seed by seed, their means with 95 % intervals, and what matters."""
     rows, shades = record["differences"], _shades(record)
     known = [value for row in rows for value in row["each"] if value is not None]
     ends = [abs(row[end]) for row in rows for end in ("low", "high") if row[end] is not None]

@@ -44,6 +44,8 @@ def flatness(
     floating = [p.dtype for p in network.parameters() if p.is_floating_point()]
     batch = few.batch(torch.arange(len(few)), None, dtype=floating[0])
     modes = [(module, module.training) for module in network.modules()]
+    # By way of training mode, as between epochs: some networks keep tables for evaluation.
+    network.train()
     network.eval()
     ball = Ball(RHO, scale=Elementwise())
     try:

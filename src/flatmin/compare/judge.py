@@ -7,11 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 from flatmin.compare.power import LEVEL, detectable, deviation, holm, p_value, seeds_for
-from flatmin.compare.statistics import paired, subtract
+from flatmin.compare.statistics import Mean, paired, subtract
 from flatmin.compare.verdict import WORTH
 
 _ALIKE = 5  # seeds that all have to agree to the last digit before that says anything
 _USUAL_PART = 0.01  # of the base's mean, where the metric is no accuracy
+_ROUNDING = 1e-9  # of what matters: 56.000000000000007 − 54 is 2
 
 
 def usual_worth(unit: str, base: Sequence[float | None]) -> float:
@@ -43,8 +44,9 @@ def differences(
         For each pair ``arm``, ``reference``, the cost ``at`` which they are equal; ``each``
         difference by seed, positive where the arm is better, their mean ``value`` with its 95 %
         interval ``low`` to ``high``; ``p`` after Holm over the arms at this cost; ``detectable``,
-        the least difference that so many seeds tell; ``verdict``: helps, hurts, no or undecided;
-        ``more``, seeds that would tell a difference of ``told``, where it is undecided.
+        the least difference that so many seeds tell; whether arm and base are each ``constant``
+        over seeds, and differ; ``verdict``: helps, hurts, no or undecided; ``more``, seeds that
+        would tell a difference of ``told``, where it is undecided.
     """
     found = []
     kinds = dict.fromkeys(kind for bases in references.values() for kind in bases)
@@ -55,7 +57,7 @@ def differences(
             if kind in bases and (kind == "epochs" or bases[kind] != bases["epochs"])
         }
         means = {
-            arm: paired(*(pair if larger else pair[::-1]), overlap=overlap)
+            arm: _rounded(paired(*(pair if larger else pair[::-1]), overlap=overlap), worth)
             for arm, pair in pairs.items()
         }
         chances = holm({arm: p_value(mean) for arm, mean in means.items()})
@@ -75,6 +77,10 @@ def differences(
                 "p": chances[arm],
                 "seeds": mean.n,
                 "lost": len(each) - mean.n,
+                "constant": mean.n > 1
+                and mean.value != 0.0
+                and _constant(one)
+                and _constant(other),
                 "detectable": spread and detectable(spread, mean.n, level=level, overlap=overlap),
             }
             row["verdict"] = verdict(row, worth)
@@ -84,11 +90,29 @@ def differences(
     return found
 
 
+def _rounded(difference: Mean, worth: float) -> Mean:
+    """Without what is left of rounding, so that seeds that agree do so to the last bit."""
+    least = _ROUNDING * worth
+    value, error, half = (
+        0.0 if abs(number) < least else number
+        for number in (difference.value, difference.error, difference.half)
+    )
+    return Mean(value, error, half, difference.n)
+
+
+def _constant(values: Sequence[float | None]) -> bool:
+    return len(set(values)) == 1
+
+
 def verdict(row: Mapping[str, Any], worth: float) -> str:
-    """Whether a difference decides; runs that diverged leave it open.
+    """Whether a difference decides.
+
+    Runs that diverged leave it open, and so do values that no seed changes, for then the seeds are
+    one and the same run.
 
     Args:
-        row: With ``value``, ``low``, ``high``, ``p`` after Holm, ``seeds`` and ``lost`` ones.
+        row: With ``value``, ``low``, ``high``, ``p`` after Holm, ``seeds`` and ``lost`` ones, and
+            whether the values are ``constant``.
         worth: The least difference that matters.
 
     Returns:
@@ -96,7 +120,7 @@ def verdict(row: Mapping[str, Any], worth: float) -> str:
         ``worth``; else ``undecided``.
     """
     few = 2 if row["low"] < row["high"] else _ALIKE
-    if row["lost"] or row["seeds"] < few:
+    if row["lost"] or row["constant"] or row["seeds"] < few:
         return "undecided"
     if row["p"] <= LEVEL:
         return "helps" if row["value"] > 0 else "hurts"
@@ -174,9 +198,12 @@ def _open(row: Mapping[str, Any], unit: str, worth: float) -> str:
         return "one seed"
     if row["lost"]:
         return f"{row['lost']} run{'s' * (row['lost'] > 1)} diverged"
+    if row["constant"]:
+        return "each arm is the same for every seed, as if seeds were not used"
     if "more" not in row:
         return "all seeds alike, and too few"
     if row["more"] is None:
         return "no number of seeds would tell"
     told = f"{number(row['told'], worth)}{unit}"
-    return f"about {row['more']} more seeds would tell a difference of {told}"
+    more = f"{row['more']} more seed{'s' * (row['more'] > 1)}"
+    return f"about {more} would tell a difference of {told}"

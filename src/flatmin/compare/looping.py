@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
+
+from torch import Tensor
 
 from flatmin.compare.job import Job
 from flatmin.compare.setting import Setting
@@ -26,7 +29,8 @@ def looped(task: Task, job: Job) -> dict[str, Any]:
         ``active`` ones among them, ``gradients``, ``lr_end``, ``seconds``. Or ``diverged``.
 
     Raises:
-        ValueError: If it returned no number, or never asked for the optimizer.
+        ValueError: If it returned no number, never asked for the optimizer, or never let it
+            perturb.
     """
     arm = job.arm
     setting = Setting(
@@ -40,13 +44,13 @@ def looped(task: Task, job: Job) -> dict[str, Any]:
     found = task.call("run", setting, job.seed, job.epochs)
     seconds = time.perf_counter() - begin
     name = task.path.name
-    if not isinstance(found, Mapping) or not all(
-        isinstance(value, int | float) for value in found.values()
-    ):
+    numbers = _numbers(found)
+    if numbers is None:
         raise ValueError(
             f"run() of {name} must return a mapping from the metric's name to a number, got "
             f"{found!r:.100}."
         )
+    found = numbers
     metrics = [key for key in found if key != VALIDATION]
     if len(metrics) != 1:
         raise ValueError(
@@ -67,6 +71,12 @@ def looped(task: Task, job: Job) -> dict[str, Any]:
         raise ValueError(
             f"run() of {name} never stepped the optimizer that arm.wrap returned; train with it."
         )
+    if arm.minimizer != "none" and not setting.active:
+        raise ValueError(
+            f"run() of {name} made {setting.steps:,} steps with {arm.name} and perturbed in none, "
+            "so that it would be the base; give step() a closure, or make a second pass in `with "
+            "optimizer.perturbed():`."
+        )
     if not all(map(math.isfinite, found.values())):
         return {"diverged": f"{metrics[0]} was not finite"}
     _, highest, last = setting.lrs or (0.0, 0.0, 0.0)
@@ -80,3 +90,17 @@ def looped(task: Task, job: Job) -> dict[str, Any]:
         "lr_end": last / highest if highest else 0.0,
         "seconds": round(seconds, 3),
     }
+
+
+def _numbers(found: Any) -> dict[str, float] | None:
+    """What was returned as plain numbers; None where something else was."""
+    if not isinstance(found, Mapping):
+        return None
+    numbers: dict[str, float] = {}
+    for name, value in found.items():
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.item()
+        if not isinstance(name, str) or not isinstance(value, Real):
+            return None
+        numbers[name] = float(value)
+    return numbers

@@ -9,8 +9,9 @@ from typing import Any
 from flatmin.compare.figure import figure
 from flatmin.compare.flatness import EXAMPLES, RHO
 from flatmin.compare.statistics import mean
-from flatmin.record.blocks import Block, Grid, Heading, Image, Paragraph, html_page, written
+from flatmin.record.blocks import Block, Grid, Heading, Image, Paragraph, written
 from flatmin.record.files import write_atomically
+from flatmin.record.html_page import html_page
 from flatmin.record.page import origin_rows
 from flatmin.record.pictures import png
 from flatmin.record.store import plain_json
@@ -59,6 +60,7 @@ def _rows(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def _blocks(record: Mapping[str, Any], title: str) -> list[Block]:
     task, config = record["task"], record["config"]
     unit = f" {task['unit']}" if task["unit"] else ""
+    base: Mapping[str, Any] = task.get("base", {})  # a loop of one's own keeps its to itself
     return [
         Heading(title, 1),
         Paragraph(f"**{record['answer']}**"),
@@ -87,7 +89,12 @@ def _blocks(record: Mapping[str, Any], title: str) -> list[Block]:
             "The search: everything that was tried, at full length",
             folded=True,
         ),
-        Grid(("option", "value"), list(config.items()), "Options", folded=True),
+        Grid(
+            ("option", "value"),
+            [*config.items(), *((f"base: {key}", value) for key, value in base.items())],
+            "Options",
+            folded=True,
+        ),
         Grid(("", ""), origin_rows(record["provenance"]), "Where this comes from", folded=True),
     ]
 
@@ -96,7 +103,12 @@ def _about(task: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     said = ""
     if "source" in task:
         parts = ", ".join(f"{count:,} {name}" for name, count in task["examples"].items())
-        said = f"{task['source']}: {parts}; a network with {task['parameters']:,} parameters. "
+        base = task["base"]
+        said = (
+            f"{task['source']}: {parts}; a network with {task['parameters']:,} parameters. "
+            f"The base is {base['optimizer']} on batches of {base['batch_size']}, its loss "
+            f"{base['loss']}, its schedule {base['schedule']}. "
+        )
     return (
         f"{said}{config['seeds']} seeds, {config['epochs']} epochs of the base; the last epoch "
         f"counts. The {task['better']} {task['metric']} is better, and a difference matters from "

@@ -14,6 +14,7 @@ import torch
 
 from flatmin.compare.executor import Executor, Future
 from flatmin.compare.job import Job
+from flatmin.compare.work import is_finished
 
 
 class Here:
@@ -64,6 +65,8 @@ def processes(workers: int, device: str) -> Iterator[Callable[[], Executor]]:
                 workers, context, initializer=_settle, initargs=(threads, numbers, gpus)
             )
         )
+        for _ in range(workers):  # each begins with a call, and imports while a task is described
+            opened[-1].submit(is_finished, None)
         return opened[-1]
 
     try:

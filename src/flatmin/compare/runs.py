@@ -16,6 +16,7 @@ import torch
 import flatmin
 from flatmin.compare.kept import kept
 from flatmin.data import ImageSet
+from flatmin.record.provenance import device_name
 from flatmin.train import Diverged, TrainConfig, train
 from flatmin.train.fingerprint import described
 
@@ -54,7 +55,8 @@ class Runs:
             Accuracies in percent, one for each evaluated epoch in ``epochs``: ``test``, ``train``
             (without augmentation) and ``running`` (on the batches as trained on); ``validation``
             accuracy and loss of the last epoch; ``seconds``, the median of an epoch; ``steps`` and
-            ``gradients`` in all; ``commit``. Or ``diverged``, the reason.
+            ``gradients`` in all; ``device`` by name, ``torch`` and ``commit``. Or ``diverged``, the
+            reason.
         """
         path = self.folder / f"{self._key(config)}.json"
         return kept(path, lambda checkpoints: self._train(config, checkpoints), _is_whole)
@@ -85,6 +87,8 @@ class Runs:
             "seconds": round(statistics.median(epoch.seconds for epoch in history), 4),
             "steps": last.step,
             "gradients": last.gradients,
+            "device": device_name(self.device),
+            "torch": torch.__version__,
         }
 
     def _key(self, config: TrainConfig) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from flatmin._streams import stream
 from flatmin.compare.arms import Arm
@@ -24,6 +25,9 @@ from flatmin.train.parts import hold_out
 
 # Of what is not tested on, so much is held out: to choose by, and to draw the epochs on.
 _HELD_OUT, _MOST_HELD_OUT = 5, 10_000
+# A path that is wrong today is wrong tomorrow, on whichever machine. An OSError without a number is
+# one of a library, such as a download that failed.
+_OF_THE_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +36,7 @@ class Task:
 
     Attributes:
         path: The file.
-        digest: SHA-256 of its text.
+        digest: SHA-256 of its text, and of the files beside it that it imports.
         module: What it defines.
     """
 
@@ -106,7 +110,10 @@ class Task:
     @cached_property
     def cuts_by_seed(self) -> bool:
         """Whether ``data`` takes a seed, so that each has a split of its own."""
-        return bool(inspect.signature(self.module.data).parameters)
+        try:
+            return "seed" in inspect.signature(self.module.data).parameters
+        except (TypeError, ValueError):  # it has no signature
+            return False
 
     def model(self, seed: int) -> nn.Module:
         """A new network, from the seed alone."""
@@ -117,12 +124,24 @@ class Task:
                 f"model() of {self.path.name} must return a torch.nn.Module, got "
                 f"{type(network).__name__}."
             )
+        held = [*network.named_parameters(), *network.named_buffers()]
+        waiting = [name for name, tensor in held if is_lazy(tensor)]
+        if waiting:
+            raise ValueError(
+                f"model() of {self.path.name} returned a network whose {waiting[0]!r} waits for a "
+                "first batch; call the network on one before it is returned."
+            )
+        if not any(p.requires_grad for p in network.parameters()):
+            raise ValueError(
+                f"model() of {self.path.name} returned a network in which no parameter requires a "
+                "gradient, so that nothing can be trained; leave some with requires_grad."
+            )
         return network
 
     def whole(self, seed: int) -> tuple[DataSet, DataSet]:
         """What may be trained on, and what is tested on; anew at each call."""
         with own_randomness(0, torch.device("cpu")):
-            found = self.call("data", *([seed] if self.cuts_by_seed else []))
+            found = self.call("data", **({"seed": seed} if self.cuts_by_seed else {}))
         pair = found if isinstance(found, tuple | list) else (found,)
         try:
             sets = [as_data_set(part) for part in pair]
@@ -167,7 +186,7 @@ class Task:
     def _cut(self) -> dict[int, tuple[DataSet, DataSet, DataSet]]:
         return {}
 
-    def call(self, name: str, *arguments: Any) -> Any:
+    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
         """Call a function of the file; what it raises becomes a sentence with its place.
 
         Raises:
@@ -177,10 +196,12 @@ class Task:
             OutOfMemoryError: Likewise.
         """
         try:
-            return getattr(self.module, name)(*arguments)
-        except (OSError, MemoryError, torch.OutOfMemoryError):
-            raise  # of the machine, not of the file
-        except Exception as error:  # a stranger's function can fail in any way
+            return getattr(self.module, name)(*arguments, **named)
+        except (OSError, MemoryError, torch.OutOfMemoryError) as error:
+            if not (isinstance(error, _OF_THE_FILE) or getattr(error, "errno", 0) is None):
+                raise  # of the machine
+            raise ValueError(f"{name}() of {self.path.name} failed: {told(error)}.") from error
+        except (Exception, SystemExit) as error:  # a stranger's function can fail in any way
             raise ValueError(f"{name}() of {self.path.name} failed: {told(error)}.") from error
 
 

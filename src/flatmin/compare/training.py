@@ -11,6 +11,7 @@ from torch import nn
 
 from flatmin.compare.arms import Arm
 from flatmin.compare.averaged import averaged, averaged_epochs
+from flatmin.compare.finite import check_finite
 from flatmin.compare.flatness import flatness
 from flatmin.compare.job import Job
 from flatmin.compare.task import Task
@@ -38,12 +39,14 @@ def trained(task: Task, job: Job, checkpoints: Path) -> dict[str, Any]:
     try:
         run = train_on((fit, held), task, job, config, job.arm, out=checkpoints, keep=keep)
     except Diverged as error:
+        check_finite(task, job.seed, job.device)
         return {"diverged": str(error).partition(";")[0]}
     history, network = run.history, run.model
     if job.arm.average:
         network = averaged(network, checkpoints, config, fit)
     value, loss = evaluated(network, held, task, job, config)
     if not math.isfinite(loss):
+        check_finite(task, job.seed, job.device)
         return {"diverged": "The loss was not finite at the end"}
     check_metric(task, value)
     numbers: dict[str, Any] = {
@@ -58,7 +61,10 @@ def trained(task: Task, job: Job, checkpoints: Path) -> dict[str, Any]:
         "seconds": round(math.fsum(epoch.seconds for epoch in history), 3),
     }
     if job.final:
-        numbers["value"], _ = evaluated(network, test, task, job, config)
+        numbers["value"], loss = evaluated(network, test, task, job, config)
+        if not math.isfinite(loss):  # an accuracy would be counted on
+            check_finite(task, job.seed, job.device)
+            return {"diverged": "The loss was not finite on the test part"}
         check_metric(task, numbers["value"])
         numbers["sharpness"] = flatness(network, fit, task.loss, job.device)
     return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from flatmin.compare.task import Task, told
 from flatmin.compare.timing import timed
 from flatmin.compare.training import trained
 
+# Global random numbers, number of threads and default types belong to the process: of several
+# threads of an executor one makes its run, and the others wait.
+_ONE_AT_A_TIME = threading.Lock()
+
 
 def work(job: Job) -> dict[str, Any]:
-    """Make a run, or take what is kept of it.
+    """Make a run, or take what is kept of it; in one process one after the other.
 
     Args:
         job: The run.
@@ -32,7 +37,8 @@ def work(job: Job) -> dict[str, Any]:
         OutOfMemoryError: Of the device.
     """
     try:
-        return kept(job.file, lambda parts: _made(job, parts), is_finished)
+        with _ONE_AT_A_TIME:
+            return kept(job.file, lambda parts: _made(job, parts), is_finished)
     except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except (ValueError, TypeError) as error:
@@ -52,8 +58,8 @@ def _made(job: Job, parts: Path) -> dict[str, Any]:
     task = load_task(job.task)
     if task.digest != job.digest:
         raise ValueError(
-            f"{job.task} has changed while it was compared, or is another file on this machine; "
-            "start the comparison again."
+            f"{job.task} has changed while it was compared, or is another file on this machine (or "
+            "a file beside it that it imports); start the comparison again."
         )
     if len(job.arms) > 1:
         return timed(task, job)

@@ -179,10 +179,12 @@ def as_data_set(data: Any) -> DataSet:
         return TensorSet(*data.tensors)
     if isinstance(data, torch.utils.data.Dataset):
         return ExampleSet(data)
-    raise TypeError(
-        f"a {type(data).__name__} is no data set; give an ImageSet, a TensorSet or a map-style "
-        "torch.utils.data.Dataset."
-    )
+    how = "an ImageSet, a TensorSet or a map-style torch.utils.data.Dataset"
+    if isinstance(data, torch.utils.data.DataLoader):
+        how = "its dataset; batches are drawn by the run's own seed"
+    elif isinstance(data, Tensor | np.ndarray | tuple | list):
+        how = "TensorSet(inputs, targets), of two tensors such as torch.as_tensor makes"
+    raise TypeError(f"a {type(data).__name__} is no data set; give {how}.")
 
 
 def _described(example: Any) -> str:

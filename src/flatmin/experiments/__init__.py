@@ -1,8 +1,8 @@
 """The report, item by item: one file each, with its claim, its computation, figure and verdict.
 
-Items lie in three wings that know nothing of each other: ``scaling`` (figures 1 to 4, table 2),
-``toy`` (figures 5 and 6) and ``images`` (table 1, figure 7), and beside them the report's open
-questions, ``ext_*``. A file of a wing that begins with an underscore is no item.
+Items lie in wings that know nothing of each other: ``scaling`` (figures 1 to 4, table 2), ``toy``
+(figures 5 and 6), ``images`` (table 1, figure 7) and ``others`` (tables and text), and beside them
+the report's open questions, ``ext_*``. A file of a wing that begins with an underscore is no item.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
+from flatmin.integrations._minimizer import check_minimizer
 from flatmin.optim import SAM
 from flatmin.optim._perturbed import Perturbed
 
@@ -19,13 +21,15 @@ class SharpnessAware(Callback):
 
     The optimizer that ``configure_optimizers`` returns is wrapped when the fit begins. Its
     schedulers, clipping, checkpoints and resuming go on as before. What ``training_step`` logs, it
-    logs in the first pass alone, at the weights.
+    logs in the first pass alone, at the weights. What it draws (dropout, augmentation) and counts
+    (statistics of BatchNorm, metrics, lists of its own) is that of the first pass.
 
     Args:
         minimizer: Makes the wrapper from the base optimizer, with ``model=``: a class such as
             ``SAM``, or ``functools.partial(ASAM, rho=1.0)``.
 
     Raises:
+        TypeError: If ``minimizer`` is an optimizer, and not what makes one.
         ValueError: When the fit begins, where Lightning evaluates its closure in a way that has no
             place for a second pass: ``accumulate_grad_batches`` above one, precision "16-mixed",
             manual optimization, several optimizers.
@@ -42,7 +46,9 @@ class SharpnessAware(Callback):
     """
 
     def __init__(self, minimizer: Callable[..., Perturbed] = SAM) -> None:
+        check_minimizer(minimizer)
         self.minimizer = minimizer
+        self._give_back: Callable[[], None] = _nothing
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wrap the optimizer, before its state is loaded from a checkpoint."""
@@ -53,19 +59,45 @@ class SharpnessAware(Callback):
                 f"the module's optimizer is already a {type(base).__name__}; leave out either it "
                 "or the callback."
             )
-        optimizer = self.minimizer(base, model=pl_module)
+        step = _Step(pl_module)
+        optimizer = self.minimizer(base, model=step)
         trainer.strategy.optimizers = [optimizer]
-        plain = pl_module.training_step
 
         def training_step(*args: Any, **kwargs: Any) -> Any:
             with _quiet(pl_module, optimizer.in_second_pass):
-                return plain(*args, **kwargs)
+                return step(*args, **kwargs)
 
         pl_module.training_step = training_step  # type: ignore[method-assign]
+        self._give_back = step.give_back
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the module its own method back."""
-        vars(pl_module).pop("training_step", None)
+        self._give_back()
+        self._give_back = _nothing
+
+
+class _Step(nn.Module):
+    """A training step as a call of a model, whatever parts of the module it calls itself.
+
+    So the second pass begins with the random numbers and the state of the first, for what is drawn
+    in the step as well.
+    """
+
+    def __init__(self, module: LightningModule) -> None:
+        super().__init__()
+        self.module = module
+        self.plain = module.training_step
+        self._own = vars(module).get("training_step")  # that of a compiled module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.plain(*args, **kwargs)
+
+    def give_back(self) -> None:
+        """Let the module have the step that it had."""
+        if self._own is None:
+            vars(self.module).pop("training_step", None)
+        else:
+            vars(self.module)["training_step"] = self._own
 
 
 def _refuse(trainer: Trainer, module: LightningModule) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import Trainer
 
+from flatmin.integrations._minimizer import check_minimizer
 from flatmin.optim import SAM
 from flatmin.optim._perturbed import Perturbed
 
@@ -32,6 +33,7 @@ class SharpnessAware:
         **kwargs: As for the Trainer.
 
     Raises:
+        TypeError: If ``minimizer`` is an optimizer, and not what makes one.
         ValueError: With DeepSpeed, whose ZeRO hides the gradients; use FSDP2 through Accelerate.
 
     Example:
@@ -53,6 +55,7 @@ class SharpnessAware:
     def __init__(
         self, *args: Any, minimizer: Callable[..., Perturbed] = SAM, **kwargs: Any
     ) -> None:
+        check_minimizer(minimizer)
         self.minimizer = minimizer
         super().__init__(*args, **kwargs)
         if getattr(self, "is_deepspeed_enabled", False):

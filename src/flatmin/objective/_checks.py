@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -32,7 +32,7 @@ def check_model(model: object) -> None:
                 raise TypeError(
                     f"model must be the plain network, got one with {kind.__name__}, which keeps "
                     "its parameters elsewhere; gather them into a copy that is not sharded, and "
-                    "pass the processes as group=."
+                    "pass the processes as group=, or pass one sharded by FSDP2 to ShardedLoss."
                 )
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -41,6 +41,11 @@ def check_model(model: object) -> None:
                 "parameters cannot be replaced; pass what it was made from."
             )
     for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(
+                f"the parameters of the model must have numbers, but {name!r} is on the meta "
+                "device; load the weights first, as after model.to_empty(device=...)."
+            )
         if is_lazy(parameter):
             raise ValueError(
                 f"the parameters of the model must have numbers, but {name!r} waits for a first "
@@ -57,18 +62,48 @@ def check_repeatable(batches: object) -> None:
         )
 
 
+def check_loss_function(function: object) -> None:
+    """Refuse what cannot be called with outputs and targets."""
+    if isinstance(function, type):
+        raise TypeError(
+            f"loss_function must be a function of outputs and targets, got the class "
+            f"{function.__name__}; make one, as in {function.__name__}()."
+        )
+    if not callable(function):
+        raise TypeError(
+            "loss_function must be a function of outputs and targets, such as "
+            f"torch.nn.functional.cross_entropy, got {type(function).__name__}."
+        )
+
+
 def check_batch(batch: object) -> None:
     """Refuse what is no pair of inputs and a tensor of targets."""
     if not (isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor)):
         raise TypeError(
             "each batch must be a pair (inputs, targets) with a tensor of targets, "
-            f"got {type(batch).__name__}."
+            f"got {_described(batch)}."
+        )
+    if hasattr(batch[0], "__array__") and not isinstance(batch[0], Tensor):
+        raise TypeError(
+            f"the inputs of a batch must be tensors, got {type(batch[0]).__name__}; convert them "
+            "by torch.as_tensor."
         )
     if batch[1].ndim == 0:
         raise TypeError(
             "the first dimension of targets must be the example, got a tensor without dimensions; "
             "targets[None] is one example."
         )
+
+
+def _described(batch: object) -> str:
+    kind = type(batch).__name__
+    if isinstance(batch, Mapping):
+        return f"{kind}; hand the model all of it, as in (batch, batch['labels'])"
+    if not isinstance(batch, tuple | list):
+        return f"{kind}; batches are a list of such pairs"
+    if len(batch) != 2:
+        return f"{kind} of {len(batch)}"
+    return f"targets of type {type(batch[1]).__name__}"
 
 
 def check_seen(known: int, seen: int) -> None:
@@ -78,6 +113,21 @@ def check_seen(known: int, seen: int) -> None:
             f"the data changed between passes: {known} examples, then {seen}; "
             "pass a list of batches, or a loader that gives the same data each time."
         )
+
+
+def checked(named: dict[str, nn.Parameter], name: str, given: Tensor) -> nn.Parameter:
+    """The parameter of a name; refuse one that the model lacks, or another shape."""
+    if name not in named:
+        raise ValueError(
+            f"the model has no parameter named {name!r}; its names are those of "
+            "model.named_parameters()."
+        )
+    if named[name].shape != given.shape:
+        raise ValueError(
+            f"params must have the shapes of the model, {tuple(named[name].shape)} for {name!r}, "
+            f"got {tuple(given.shape)}."
+        )
+    return named[name]
 
 
 def checked_loss(
@@ -151,6 +201,7 @@ def _sharding() -> list[type]:
         for module, name in (
             ("torch.distributed.fsdp", "FullyShardedDataParallel"),
             ("torch.distributed.tensor", "DTensor"),
+            ("torch.distributed.fsdp", "FSDPModule"),  # its weights may be whole for now
         )
     ]
     return [kind for kind in found if kind is not None]

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from flatmin import _room as room
 from flatmin import _tree as tree
 from flatmin._types import Params
+
+# From so many numbers on they are summed in stretches that stay in the cache.
+_FEW, _STRETCH = 1 << 14, 1 << 18
 
 _REMEDY = "FiniteDifferences(objective) takes differences of gradients instead."
 
@@ -25,7 +29,8 @@ def check(params: Params) -> None:
 def leaves(params: Params) -> dict[str, Tensor]:
     """Copies as starting points of a graph of their own."""
     check(params)
-    return {name: t.detach().clone().requires_grad_() for name, t in params.items()}
+    copied = room.copies(list(params.values()))
+    return {name: t.requires_grad_() for name, t in zip(params, copied, strict=True)}
 
 
 def gradient(loss: Tensor, point: Params, *, create_graph: bool = False) -> dict[str, Tensor]:
@@ -50,7 +55,8 @@ def second(loss: Tensor, point: Params, vector: Params) -> dict[str, Tensor]:
     """Hessian times a vector by double backward: the gradient of ⟨gradient, vector⟩."""
     first = gradient(loss, point, create_graph=True)
     # Copies, for what was made in inference mode cannot be saved for a backward pass.
-    product = sum((first[name] * vector[name].clone()).sum() for name in point)
+    copied = dict(zip(vector, room.copies(list(vector.values())), strict=True))
+    product = sum((first[name] * copied[name]).sum() for name in point)
     if not isinstance(product, Tensor) or not product.requires_grad:
         return {name: torch.zeros_like(t) for name, t in tree.tree_map(torch.detach, point).items()}
     return dict(zip(point, again(product, list(point.values())), strict=True))
@@ -89,10 +95,33 @@ def _forgets(first: Tensor) -> bool:
 
 def zeros(params: Params) -> dict[str, Tensor]:
     """Where derivatives are summed: in float64."""
-    return {name: torch.zeros_like(t, dtype=torch.float64) for name, t in params.items()}
+    sums = room.like(list(params.values()), torch.float64)
+    return {name: t.zero_() for name, t in zip(params, sums, strict=True)}
 
 
 def accumulate(total: dict[str, Tensor], part: Params, share: float) -> None:
     """Add the share of a batch."""
     for name, t in part.items():
-        total[name].add_(t.detach(), alpha=share)
+        here, t = total[name], t.detach()
+        if t.dtype == here.dtype or t.numel() < _FEW or not (_is_row(here) and _is_row(t)):
+            here.add_(t, alpha=share)
+            continue
+        # torch widens a whole tensor before it adds, into memory of its own.
+        (scratch,) = room.like([here.view(-1)[:_STRETCH]])
+        rows = (torch.split(row.view(-1), _STRETCH) for row in (here, t))
+        for some, more in zip(*rows, strict=True):
+            some.add_(scratch[: len(some)].copy_(more), alpha=share)
+
+
+def narrowed(total: dict[str, Tensor], params: Params) -> dict[str, Tensor]:
+    """Sums in the types of what they belong to."""
+    wide = [name for name, t in params.items() if total[name].dtype != t.dtype]
+    found = room.like([params[name] for name in wide])
+    return {
+        **total,
+        **{name: t.copy_(total[name]) for name, t in zip(wide, found, strict=True)},
+    }
+
+
+def _is_row(t: Tensor) -> bool:
+    return t.is_cpu and t.layout == torch.strided and t.is_contiguous()

@@ -51,7 +51,7 @@ def evaluate(
 
     def outputs_of(inputs: Inputs) -> Any:
         args, kwargs = arguments(inputs)
-        return map_tensors(_widened, model(*args, **kwargs))
+        return map_tensors(widened, model(*args, **kwargs))
 
     def loss_of(inputs: Inputs, targets: Tensor) -> Tensor:
         return loss_function(outputs_of(inputs), targets)
@@ -60,8 +60,7 @@ def evaluate(
     for given, aims in batches:
         seen += len(aims)
         # Copies, for a model may write into what it is given, and a loss function too.
-        inputs = apply(lambda t: _copy(t, device), given)
-        targets = _widened(_copy(aims, device))
+        inputs, targets = copied(given, device), widened(copied(aims, device))
         # Fresh state: statistics that a forward pass updates must not reach the next one.
         with substitution.fresh():
             outputs = outputs_of(inputs)
@@ -77,7 +76,13 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _widened(t: Tensor) -> Tensor:
+def copied(given: Inputs, device: torch.device) -> Any:
+    """Inputs or targets on a device, as copies."""
+    return apply(lambda t: _copy(t, device), given)
+
+
+def widened(t: Tensor) -> Tensor:
+    """A floating tensor in float64; any other as it is."""
     return t.double() if t.is_floating_point() else t
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -28,7 +30,8 @@ def prove(model: nn.Module, run: Pass, processes: Processes, weight: Weight) -> 
         ValueError: If the loss is refused, in all processes.
     """
     mean, bypassed = MeanCheck(model, weight), list[str]()
-    first = _losses(run, mean.look)
+    with pairs_refused():
+        first = _losses(run, mean.look)
     # Another random state, so that dropout is caught even if the caller has seeded.
     for device in {torch.device("cpu"), *devices_of(model)}:
         torch.rand(1, device=device)
@@ -42,6 +45,24 @@ def prove(model: nn.Module, run: Pass, processes: Processes, weight: Weight) -> 
     several = processes.total(len(first)) > 1
     processes.agree(mean.sums or (mean.mixes if several else None))
     return mean.mixes
+
+
+@contextmanager
+def pairs_refused() -> Iterator[None]:
+    """Refuse a loss of all pairs of examples, about which torch only warns.
+
+    Raises:
+        ValueError: If outputs and targets are of different shapes, and broadcast.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Using a target size", UserWarning)
+        try:
+            yield
+        except UserWarning as warning:
+            raise ValueError(
+                "outputs and targets must have one shape, or the loss is one of all pairs of "
+                f"examples; squeeze one or unsqueeze the other ({str(warning).partition('. ')[0]})."
+            ) from warning
 
 
 def _losses(run: Pass, look: Callable[[Evaluated], None] = lambda at: None) -> list[float]:

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flatmin import _room as room
 from flatmin._types import Params
+from flatmin.objective._checks import checked
 
 _CONTAINERS = frozenset({dict, OrderedDict, defaultdict, list, deque})
 _BRANCHES = (nn.Module, tuple)
@@ -45,14 +47,15 @@ class Substitution:
         # The originals are kept, for an identity is good only as long as its object lives.
         self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
         self._sources: list[tuple[str, Tensor, Tensor]] = []
-        for name, given in point.items():
-            own = _checked(named, name, given)
+        copies = room.copies(list(point.values()))
+        for (name, given), copied in zip(point.items(), copies, strict=True):
+            own = checked(named, name, given)
             if id(own) in self._pairs:
                 raise ValueError(
                     f"params must name a tied parameter once, got {name!r} as another name; use "
                     "those of model.named_parameters()."
                 )
-            self._replace(name, own, given.detach().clone().requires_grad_(), given)
+            self._replace(name, own, copied.requires_grad_(), given)
             self.point[name] = self._pairs[id(own)][1]
         for name, own in named.items():
             if id(own) in self._pairs:
@@ -131,18 +134,14 @@ class Substitution:
                 )
 
 
-def _checked(named: dict[str, nn.Parameter], name: str, given: Tensor) -> nn.Parameter:
-    if name not in named:
-        raise ValueError(
-            f"the model has no parameter named {name!r}; its names are those of "
-            "model.named_parameters()."
-        )
-    if named[name].shape != given.shape:
-        raise ValueError(
-            f"params must have the shapes of the model, {tuple(named[name].shape)} for {name!r}, "
-            f"got {tuple(given.shape)}."
-        )
-    return named[name]
+@contextmanager
+def forgetting(model: nn.Module) -> Iterator[None]:
+    """Let a model keep no tensor of the calls in the block, in no attribute and no container."""
+    places = list(_places(model, {}))
+    try:
+        yield
+    finally:
+        _put_back(places)
 
 
 _Place = tuple[Any, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from flatmin.objective import _derivatives as derivatives
 from flatmin.objective._batches import Examples
 from flatmin.objective._conditions import devices_of, measuring
 from flatmin.objective._evaluation import Evaluated, LossFunction, device_of, evaluate
+from flatmin.objective._kept import kept_fault
 from flatmin.objective._processes import Processes
 from flatmin.objective._proof import prove
 from flatmin.objective._weights import Weight, count, weight_of
@@ -67,7 +69,8 @@ class EmpiricalLoss:
         ValueError: If there is no data; if the loss is no scalar or no mean over examples; if two
             evaluations at the same point differ, for then shuffling, augmentation, dropout or
             changing data make every measure meaningless; if the loss is another one where gradients
-            are wanted; if it reaches parameters past the model; or if a forward pass changes them.
+            are wanted; if it reaches parameters past the model; if the model keeps what it has
+            computed from them before; or if a forward pass changes them.
 
     Example:
         One example, prediction w·3, target 6: the loss at w = 1 is (3 − 6)².
@@ -90,6 +93,7 @@ class EmpiricalLoss:
         group: ProcessGroup | None = None,
     ) -> None:
         checks.check_model(model)
+        checks.check_loss_function(loss_function)
         checks.check_repeatable(batches)
         self.model = model
         self.loss_function = loss_function
@@ -245,6 +249,16 @@ class EmpiricalLoss:
 
         with torch.no_grad():
             self._mixes = prove(self.model, run, self._processes(), self.weight)
+            self._processes().agree(kept_fault(self.model, self.params, self._first_loss))
+
+    def _first_loss(self, params: Params) -> float:
+        """Of the first batch alone; zero where there is none."""
+        losses = [0.0]
+        first = itertools.islice(self.batches, 1)
+        evaluate(
+            self.model, self.loss_function, first, params, lambda at: losses.append(at.loss.item())
+        )
+        return losses[-1]
 
     def _processes(self) -> Processes:
         return Processes(self.group, device_of(self.model))
@@ -253,7 +267,7 @@ class EmpiricalLoss:
         return torch.zeros((), dtype=torch.float64, device=device_of(self.model))
 
     def _reduced(self, total: dict[str, Tensor], params: Params) -> dict[str, Tensor]:
-        return tree.tree_map(lambda t, like: self.reduce(t).to(like.dtype), total, params)
+        return derivatives.narrowed(tree.tree_map(self.reduce, total), params)
 
     def _measuring(self) -> AbstractContextManager[None]:
         return measuring(devices_of(self.model))

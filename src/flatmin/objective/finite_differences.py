@@ -70,8 +70,7 @@ class FiniteDifferences:
             return tree.scale(vector, 0.0)
         coarsest = max(torch.finfo(t.dtype).eps for t in params.values())
         reach = (self.step or coarsest ** (1 / 3)) * (_norm(params) or 1.0) / length
-        ahead = {name: t + reach * vector[name] for name, t in params.items()}
-        behind = {name: t - reach * vector[name] for name, t in params.items()}
+        ahead, behind = (tree.add(params, vector, alpha=way) for way in (reach, -reach))
         first, second = (self.objective.value_and_grad(w)[1] for w in (ahead, behind))
         return tree.tree_map(lambda a, b: (a - b) / (2.0 * reach), first, second)
 

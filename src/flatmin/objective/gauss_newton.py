@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from flatmin import _room as room
 from flatmin._types import Params
 from flatmin.objective import _derivatives as derivatives
 from flatmin.objective._evaluation import Evaluated
@@ -116,7 +117,7 @@ def _product(at: Evaluated, vector: Params) -> dict[str, Tensor]:
             "the parameters as well, as a penalty does; leave that out of loss_function."
         )
     slopes = torch.autograd.grad(loss, ends, create_graph=True, materialize_grads=True)
-    moves = _forward(outputs, point, [vector[name].clone() for name in at.point])
+    moves = _forward(outputs, point, room.copies([vector[name] for name in at.point]))
     along = torch.stack([(s * m).sum() for s, m in zip(slopes, moves, strict=True)]).sum()
     if not along.requires_grad:  # linear in the outputs
         return {name: torch.zeros_like(t) for name, t in at.point.items()}

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from flatmin.optim import _gradients as gradients
-from flatmin.optim._restore import Saved
+from flatmin.optim._restore import Saved, explain
 from flatmin.optim._variant import Variant
 
 
@@ -34,8 +34,8 @@ class Blocks(Variant, ABC):
         ε of ``Ball.shift`` and the gradients are cleared. The body computes the gradients there, by
         one backward pass or many. On leaving, however it is left, every weight is what it was, bit
         for bit, in the same memory. On a CPU a large one, at whose memory nobody else looks, lies
-        in that of its first gradient meanwhile. ``step()`` then updates the weights with the
-        gradients that the body made.
+        elsewhere meanwhile, in that of its first gradient if that is spent. ``step()`` then updates
+        the weights with the gradients that the body made.
 
         Groups form one ball: ε solves :math:`\max \langle g, \epsilon\rangle` under
         :math:`\|(u_1/\rho_1, u_2/\rho_2, \ldots)\|_p \le 1`. With one rho this is the usual ball; a
@@ -72,7 +72,8 @@ class Blocks(Variant, ABC):
         visit, saved = self._visit, Saved()
         if visit.open:
             raise RuntimeError(
-                "perturbed() was entered inside itself; leave the first block before the next."
+                "perturbed() was entered inside itself; leave the first block before the next, and "
+                "write none into a closure, for step(closure) makes both passes."
             )
         self._refuse_added()
         before = (False, None) if visit.parts is None else (visit.climbed, visit.failure)
@@ -80,7 +81,7 @@ class Blocks(Variant, ABC):
         visit.share = self._share()
         visit.perturbed |= visit.share > 0
         visit.aside.clear()
-        visit.open, visit.climbed, visit.ever = True, True, True
+        visit.open, visit.climbed, visit.ever, visit.wasted = True, True, True, False
         try:
             with (
                 self._one_ball(),
@@ -102,7 +103,8 @@ class Blocks(Variant, ABC):
                 finally:
                     saved.restore()  # the rest, if the way back was interrupted
             self._take(given=given, moved=moved)
-        except BaseException:
+        except BaseException as error:
+            explain(error)
             # Half a gradient must not become a step.
             gradients.drop(self.param_groups)
             visit.aside.clear()
@@ -189,6 +191,12 @@ class Blocks(Variant, ABC):
     def _refuse_added(self) -> None:
         """Refuse to climb along, and then to clear, what an earlier block has made."""
         visit = self._visit
+        if visit.is_unscaled:
+            raise RuntimeError(
+                "the gradients were unscaled before perturbed(), and a GradScaler unscales once a "
+                "step: those that the block makes would be stepped with as they are scaled. The "
+                "climb needs no unscaling; call unscale_() after the block, if at all."
+            )
         if visit.added and visit.climbed:
             raise RuntimeError(
                 "the gradients of the last block were added to before step(), and entering "
@@ -223,8 +231,16 @@ class Blocks(Variant, ABC):
             )
         if made and given and self._replay and not self._replay.seen:
             visit.tell(
-                "model= was given, but the first pass did not call it, so the second one had other "
-                "dropout masks and another state; give the module that the loop calls."
+                "model= was given, but no gradient of the first pass came through a call of it, so "
+                "the second one had other dropout masks and another state; give the module that "
+                "the loop calls."
+            )
+        if made and given and self._replay and self._replay.left:
+            visit.tell(
+                "the first pass called the model more often than the second one did, which is to "
+                "be at the perturbed weights and of the same examples: repeat each forward pass in "
+                "the block, all parts of the batch. optimizer.zero_grad() drops those that do not "
+                "count."
             )
         if visit.parts is not None:
             gradients.set_aside(self.param_groups, visit.parts)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from flatmin.ball import Ball
 from flatmin.optim import _fused, _in_place, _sharded
 from flatmin.optim._pieces import Alike, Fused, Piece, Stack
-from flatmin.optim._spare import is_held, is_spare
+from flatmin.optim._restore import Move
+from flatmin.optim._spare import can_move, is_held, is_spare
 from flatmin.optim._stretches import STRETCH, are_flat, flat, portions, stretches
 from flatmin.optim._workspace import Workspace
 
@@ -38,7 +39,7 @@ class _Kind(NamedTuple):
     device: torch.device
     dtype: torch.dtype
     in_place: bool
-    spare: bool = False
+    moves: bool = False
     scaling: Hashable = None
     shape: torch.Size | None = None
 
@@ -68,7 +69,7 @@ def pieces_of(
             pairs.append((known, p, g))
             if not held[i] and g is p.grad:
                 free.add(known)
-    return list(cut(ball, sign, pairs, workspace, free=free, fused=fused))
+    return list(cut(ball, sign, pairs, workspace, free=free, lend=True, fused=fused))
 
 
 def names_of(group: dict[str, Any], model: nn.Module | None) -> list[str | None]:
@@ -88,6 +89,7 @@ def cut(
     workspace: Workspace,
     *,
     free: Collection[str] = (),
+    lend: bool = False,
     fused: bool = False,
 ) -> Iterator[Piece]:
     """Cut the parameters of one group into pieces.
@@ -101,10 +103,12 @@ def cut(
         pairs: What to cut.
         workspace: Memory to work in.
         free: Names of parameters whose gradients nobody else refers to.
-        fused: Whether such parameters may be fused.
+        lend: Whether others may lie in memory that the workspace lends.
+        fused: Whether parameters of free gradients may be fused.
     """
     alike: Callable[[str], Hashable] | None = getattr(ball.scale, "alike", None)
     small: dict[_Kind, Pairs] = {}
+    spent = set()  # names of those that may lie in their gradient's memory
     for name, whole, w, g, spread in _local(pairs):
         if alike is None:
             _sharded.refuse_parts(spread, ball.scale)
@@ -114,26 +118,33 @@ def cut(
         in_place = _in_place.suits(w, g)
         movable = whole is not None or not w.is_cpu
         spare = name in free and movable and is_spare(g, w)
+        lends = lend and in_place and whole is not None and w.numel() >= _SPARED
         if fused and spare and _fused.suits(ball, w, g) and are_flat(w, g):
             part = (ball, sign, spread, workspace, {name: flat(w)}, {name: flat(g)})
             moves = _fused.moves(w.device)
-            yield Fused(*part, moving=[(w, g)]) if moves else Fused(*part, whole)
+            yield Fused(*part, moving=[(w, g, None)]) if moves else Fused(*part, whole)
             continue
         if w.is_cpu and w.numel() > STRETCH and are_flat(w, g):
-            parts = list(stretches([w], [g]))
-            for i, ((part_w,), (part_g,)) in enumerate(parts, 1):
+            move = _move(w, g, workspace, spare=spare, lends=lends) if in_place else None
+            target = w if move is None else move[1]
+            parts = stretches([w], [g], [target])
+            for i, ((part_w,), (part_g,), there) in enumerate(parts, 1):
                 part = (ball, sign, spread, workspace, {name: part_w}, {name: part_g})
-                if spare and in_place:
-                    yield Alike(*part, spare=True, moving=[(w, g)] if i == len(parts) else ())
+                if move is not None:
+                    last = i == len(parts)
+                    yield Alike(*part, targets=there, moving=[move] if last else ())
                 else:
                     yield (Alike if in_place else Piece)(*part, whole if i == 1 else None)
             continue
         if in_place:
-            kind = _Kind(spread, w.device, w.dtype, True, spare, alike(name), w.shape)
+            moves = spare or (lends and can_move(w))
+            kind = _Kind(spread, w.device, w.dtype, True, moves, alike(name), w.shape)
         else:
             kind = _Kind(spread, w.device, w.dtype, False)
+        if spare:
+            spent.add(name)
         small.setdefault(kind, []).append((name, w, g))
-    yield from _share(ball, sign, workspace, small)
+    yield from _share(ball, sign, workspace, small, spent)
 
 
 def _local(
@@ -152,7 +163,11 @@ def _local(
 
 
 def _share(
-    ball: Ball, sign: float, workspace: Workspace, small: dict[_Kind, Pairs]
+    ball: Ball,
+    sign: float,
+    workspace: Workspace,
+    small: dict[_Kind, Pairs],
+    spent: Collection[str],
 ) -> Iterator[Piece]:
     """Stack what is of one shape; on an accelerator, or if shapes differ, make lists."""
     lists: dict[_Kind, Pairs] = {}
@@ -171,13 +186,24 @@ def _share(
             yield Piece(ball, sign, kind.spread, workspace, *_columns(full))
             continue
         # Scratch is for one piece; a list that needs none is dispatched as a whole.
-        scratch = kind.spare or not _in_place.is_bare(ball, full[0][0])
+        scratch = kind.moves or not _in_place.is_bare(ball, full[0][0])
         for part in portions(full, itemgetter(1)) if scratch else [full]:
-            moving = [(w, g) for _, w, g in part] if kind.spare else ()
+            moving: list[Move] = [
+                (w, g, None) if name in spent else (w, workspace.lend(w), workspace)
+                for name, w, g in (part if kind.moves else ())
+            ]
+            targets = [target for _, target, _ in moving]
             columns = _columns(part)
             yield Alike(
-                ball, sign, kind.spread, workspace, *columns, spare=kind.spare, moving=moving
+                ball, sign, kind.spread, workspace, *columns, targets=targets, moving=moving
             )
+
+
+def _move(w: Tensor, g: Tensor, workspace: Workspace, *, spare: bool, lends: bool) -> Move | None:
+    """Where a large parameter moves to, if it can: its gradient's memory, or some that is lent."""
+    if spare:
+        return w, g, None
+    return (w, workspace.lend(w), workspace) if lends and can_move(w) else None
 
 
 def _columns(pairs: Pairs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

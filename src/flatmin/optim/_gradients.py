@@ -52,10 +52,14 @@ def all_finite(groups: Groups) -> bool:
 
 def finite_here(groups: Groups) -> bool:
     """Whether all gradients are finite, as far as this process sees them."""
-    grads = local_gradients(groups)
+    return are_finite(local_gradients(groups))
+
+
+def are_finite(tensors: list[Tensor]) -> bool:
+    """Whether all numbers of some tensors, none of them empty, are finite."""
     # The largest number tells, but on a CPU the 2-norm is six times as fast, and can be no
     # other than finite unless it overflows.
-    return not grads or any(_has_finite_norm(grads, order) for order in (2.0, math.inf))
+    return not tensors or any(_has_finite_norm(tensors, order) for order in (2.0, math.inf))
 
 
 @contextmanager

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from flatmin import _tree as tree
+from flatmin._room import is_ordinary
 from flatmin.ball import Ball
-from flatmin.optim._workspace import Workspace, is_ordinary
+from flatmin.optim._workspace import Workspace
 
 _HALF = (torch.float16, torch.bfloat16)
 

@@ -16,6 +16,8 @@ from flatmin.optim._stretches import portions
 # time that a CPU has memory for them at hand.
 _SMALL, _JOINED = 1 << 12, 1 << 13
 
+_Pair = tuple[Tensor, Tensor]
+
 
 def inner(params: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     """Inner product, of complex numbers as of pairs of real ones.
@@ -27,34 +29,62 @@ def inner(params: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) ->
         a: A tensor for each, or this process's part where it is spread over several.
         b: Another one.
     """
-    plain = _inner(params, a, b, wide=False)
-    if math.isnan(plain) or 1e-30 < abs(plain) < math.inf:
-        return plain
-    return _inner(params, a, b, wide=True)
+    return inners(params, (a, b))[0]
 
 
-def _inner(
-    params: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor], *, wide: bool
-) -> float:
-    parts: dict[_sharded.Spread | None, list[Tensor]] = {}
-    small: dict[tuple[_sharded.Spread | None, torch.device], list[tuple[Tensor, Tensor]]] = {}
-    for p, x, y in zip(params, a, b, strict=True):
+def inners(
+    params: Sequence[Tensor], *pairs: tuple[Sequence[Tensor], Sequence[Tensor]]
+) -> list[float]:
+    """The same of several pairs, parameter by parameter, while what they share is in the cache."""
+    plain = _inners(params, pairs, wide=False)
+    return [
+        number
+        if math.isnan(number) or 1e-30 < abs(number) < math.inf
+        else _inners(params, [pair], wide=True)[0]
+        for number, pair in zip(plain, pairs, strict=True)
+    ]
+
+
+def _inners(
+    params: Sequence[Tensor],
+    pairs: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]],
+    *,
+    wide: bool,
+) -> list[float]:
+    sums = [_Sum() for _ in pairs]
+    for i, p in enumerate(params):
         where = _sharded.spread(p)
-        x, y = _flat(x, wide=wide), _flat(y, wide=wide)
+        for found, (a, b) in zip(sums, pairs, strict=True):
+            found.add(where, _flat(a[i], wide=wide), _flat(b[i], wide=wide))
+    return [found.total() for found in sums]
+
+
+class _Sum:
+    """The parts of one inner product, by how they are spread."""
+
+    def __init__(self) -> None:
+        self.parts: dict[_sharded.Spread | None, list[Tensor]] = {}
+        self.small: dict[tuple[_sharded.Spread | None, torch.device], list[_Pair]] = {}
+
+    def add(self, where: _sharded.Spread | None, x: Tensor, y: Tensor) -> None:
+        """Add that of two rows."""
         if x.numel() < _SMALL:
-            small.setdefault((where, x.device), []).append((x, y))
+            self.small.setdefault((where, x.device), []).append((x, y))
         else:
-            parts.setdefault(where, []).append(torch.dot(x, y))
-    for (where, _), pairs in small.items():
-        for some in portions(pairs, itemgetter(0), _JOINED):
-            x, y = (torch.cat(column) for column in zip(*some, strict=True))
-            parts.setdefault(where, []).append(torch.dot(x, y))
-    return sum(
-        _sharded.combine(
-            torch.stack([part.to(found[0].device) for part in found]).double().sum(), where, 1.0
-        ).item()
-        for where, found in parts.items()
-    )
+            self.parts.setdefault(where, []).append(torch.dot(x, y))
+
+    def total(self) -> float:
+        """The sum, over all that share the parameters."""
+        for (where, _), pairs in self.small.items():
+            for some in portions(pairs, itemgetter(0), _JOINED):
+                x, y = (torch.cat(column) for column in zip(*some, strict=True))
+                self.parts.setdefault(where, []).append(torch.dot(x, y))
+        return sum(
+            _sharded.combine(
+                torch.stack([part.to(found[0].device) for part in found]).double().sum(), where, 1.0
+            ).item()
+            for where, found in self.parts.items()
+        )
 
 
 def _flat(t: Tensor, *, wide: bool) -> Tensor:

@@ -81,6 +81,7 @@ class Perturbed(Blocks):
             What the first call of ``closure`` returned, the loss at the weights; None without one.
 
         Raises:
+            TypeError: If ``closure`` is no function, such as the loss that it returns.
             RuntimeError: If called inside ``perturbed()`` or ``micro_batches()``; if ``closure``
                 adds to gradients that were there before, which a second call could not bring back.
         """
@@ -91,6 +92,11 @@ class Perturbed(Blocks):
                 "step() was called inside micro_batches(), where the gradients are not yet summed; "
                 "leave the block first."
             )
+        if closure is not None and not callable(closure):
+            raise TypeError(
+                "closure must be a function that makes the gradients and returns the loss, got a "
+                f"{type(closure).__name__}; hand it over without calling it: step(closure)."
+            )
         loss = self._evaluate(closure) if closure is not None else None
         if not visit.ever and gradients.any_in(groups) and self.due and self._has_learned():
             visit.tell(
@@ -98,8 +104,14 @@ class Perturbed(Blocks):
                 "alone. Make the second pass in `with optimizer.perturbed():`, or give step() a "
                 "closure; where the base alone is meant, set sam_rho to 0."
             )
+        if visit.wasted and not gradients.any_in(groups):
+            visit.wasted = False
+            visit.tell(
+                "step() found no gradient, so nothing moves: those of the block were cleared "
+                "before it; call zero_grad() ahead of the first pass alone."
+            )
         failure = visit.failure
-        if visit.climbed and not failure and not gradients.all_finite(groups):
+        if visit.climbed and not failure and not self._are_finite():
             failure = "the gradient at the perturbed point was not finite"
         if visit.climbed and failure:
             warnings.warn(
@@ -129,6 +141,7 @@ class Perturbed(Blocks):
         if visit.open:
             return
         if not visit.parts:
+            visit.wasted = visit.climbed
             visit.reset()
             visit.earlier.clear()
         visit.forget()

@@ -11,7 +11,7 @@ from torch import Tensor
 from flatmin.ball import Ball
 from flatmin.optim import _fused, _sharded
 from flatmin.optim._in_place import InPlace, wide
-from flatmin.optim._restore import Saved
+from flatmin.optim._restore import Move, Saved
 from flatmin.optim._workspace import Workspace, joined
 
 
@@ -69,12 +69,12 @@ class Piece:
 class Alike(Piece):
     """Ordinary tensors on a CPU that are scaled alike, worked on in memory that is there.
 
-    Where the gradients are ``spare``, the shifted weights are written into them, and ``moving`` are
-    parameters that lie there when all pieces have been climbed, each with its gradient.
+    Where there are ``targets``, such as gradients that are spent, the shifted weights are written
+    into them, and ``moving`` are the parameters that lie there when all pieces have been climbed.
     """
 
-    spare: bool = False
-    moving: Sequence[tuple[Tensor, Tensor]] = ()
+    targets: Sequence[Tensor] = ()
+    moving: Sequence[Move] = ()
 
     def in_place(self) -> InPlace:
         """The arithmetic."""
@@ -95,9 +95,9 @@ class Alike(Piece):
         weights, grads = self.lists()
         in_place = self.in_place()
         shift = in_place.direction(weights, grads, support)
-        if self.spare:
-            for w, s, g in zip(weights, shift, grads, strict=True):
-                torch.add(w, s, alpha=self.sign * length, out=g)
+        if self.targets:
+            for w, s, target in zip(weights, shift, self.targets, strict=True):
+                torch.add(w, s, alpha=self.sign * length, out=target)
             saved.moving.extend(self.moving)
             return
         self.keep_whole(saved)
@@ -147,7 +147,7 @@ class Stack(Alike):
 class Fused(Piece):
     """One flat tensor whose arithmetic is compiled; its gradient's memory is used."""
 
-    moving: Sequence[tuple[Tensor, Tensor]] = ()
+    moving: Sequence[Move] = ()
 
     def support(self, *, careful: bool) -> Tensor:
         """Support of the ball, as far as this piece goes."""

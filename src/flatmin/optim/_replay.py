@@ -50,6 +50,7 @@ class Replay:
         """Attach to ``model`` for as long as this object lives."""
         self.model = model
         self.seen = False  # whether the last first pass went through the model
+        self.left = 0  # calls of the last first pass that the second one did not repeat
         self._used: list[_Call] = []
         self._begun: _Call | None = None
         self._second: Iterator[_Call] | None = None
@@ -72,6 +73,7 @@ class Replay:
                 calls[0].state.put_back()
             self._second = iter(calls)
             yield
+            self.left = sum(1 for _ in self._second)
         finally:
             self._second = None
             self.clear()
@@ -103,9 +105,20 @@ class Replay:
         call, self._begun = self._begun, None
         if call is None:
             return
-        for tensor in tree_leaves(output):
-            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+        for tensor in _tensors(output):
+            if tensor.grad_fn is not None:
                 tensor.grad_fn.register_prehook(call.use)
+
+
+def _tensors(output: Any, depth: int = 3) -> Iterator[Tensor]:
+    """The tensors of an output, also of one in a class of the user's own."""
+    for leaf in tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif depth and not isinstance(leaf, nn.Module | type):
+            names = (*getattr(leaf, "__dict__", ()), *getattr(type(leaf), "__slots__", ()))
+            for name in names:
+                yield from _tensors(getattr(leaf, name, None), depth - 1)
 
 
 class _Hook:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flatmin.optim._spare import is_shared
+from flatmin.optim._workspace import Workspace, is_shared
+
+Move = tuple[Tensor, Tensor, Workspace | None]
+"""A parameter, the memory that it is to lie in, and who has lent that."""
 
 
 @dataclass(slots=True)
@@ -18,16 +21,17 @@ class Saved:
         old: Tensors and their old values, in the order in which they were shifted. The tensors are
             parameters or lie in the memory of some.
         views: Parameters of which parts were shifted, each with another handle to its memory.
-        moving: Parameters that are to lie in other memory, where their shifted values stand, and
-            that memory.
-        moved: Those that do: the parameter, its own memory, and the address of the other one.
+        moving: Parameters that are to lie in other memory, where their shifted values stand, that
+            memory, and who has lent it: nobody, if it was the gradient's.
+        moved: Those that do: the parameter, its own memory, the address of the other one, and who
+            gets that back.
         seen: Whether somebody else may have looked at the weights since.
     """
 
     old: list[tuple[list[Tensor], list[Tensor]]] = field(default_factory=list)
     views: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    moving: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    moved: list[tuple[Tensor, Tensor, int]] = field(default_factory=list)
+    moving: list[Move] = field(default_factory=list)
+    moved: list[tuple[Tensor, Tensor, int, Workspace | None]] = field(default_factory=list)
     seen: bool = False
 
     def __bool__(self) -> bool:
@@ -36,9 +40,9 @@ class Saved:
 
     def move(self) -> None:
         """Let the parameters that are to move lie in their other memory."""
-        for param, other in self.moving:
-            self.moved.append((param, param.detach(), other.data_ptr()))
-            _lay(param, other)
+        for param, other, lender in self.moving:
+            self.moved.append((param, param.detach(), other.data_ptr(), lender))
+            lay(param, other)
         self.moving.clear()
         self.seen = True
 
@@ -65,12 +69,15 @@ class Saved:
             for param, memory in self.views:
                 if param.data_ptr() != memory.data_ptr() and (why := _put(param, memory)):
                     lost.append(why)
-            for param, memory, address in reversed(self.moved):
+            for param, memory, address, lender in reversed(self.moved):
                 if self.seen and (param.data_ptr() != address or is_shared(param)):
                     if why := _put(param, memory):
                         lost.append(why)
                 else:
-                    _lay(param, memory)
+                    other = param.data
+                    lay(param, memory)
+                    if lender is not None and other.data_ptr() != memory.data_ptr():
+                        lender.take_back(other)
         if self:
             torch.clear_autocast_cache()  # which may hold the perturbed weights in half precision
         for done in (self.old, self.views, self.moving, self.moved):
@@ -82,7 +89,7 @@ class Saved:
             )
 
 
-def _lay(param: Tensor, memory: Tensor) -> None:
+def lay(param: Tensor, memory: Tensor) -> None:
     """Let a parameter lie in this memory, which autograd takes for a change of its values."""
     param.data = memory
     torch.autograd.graph.increment_version(param)
@@ -94,3 +101,12 @@ def _put(weight: Tensor, value: Tensor) -> str:
         return f"a parameter of shape {tuple(value.shape)} became one of {tuple(weight.shape)}"
     weight.copy_(value)
     return ""
+
+
+def explain(error: BaseException) -> None:
+    """Say in a note to autograd's error what has moved, if it complains of that."""
+    if "modified by an inplace operation" in str(error):
+        error.add_note(
+            "flatmin: perturbed() moves the weights in place, so what its body differentiates has "
+            "to be computed in it: repeat the forward pass there."
+        )

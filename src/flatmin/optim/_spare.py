@@ -8,11 +8,9 @@ import sys
 import torch
 from torch import Tensor
 
+from flatmin._room import is_ordinary
 from flatmin.optim import _sharded
-from flatmin.optim._workspace import is_ordinary
-
-# Of a memory block: the gradient, and the handle through which the uses are counted.
-_OWN_USES = 2
+from flatmin.optim._workspace import is_shared
 
 
 def is_held(param: Tensor) -> bool:
@@ -33,15 +31,6 @@ def _uses(grad: Tensor | None) -> int:
     return grad._use_count() if grad is not None and hasattr(grad, "_use_count") else 0
 
 
-def is_shared(t: Tensor) -> bool:
-    """Whether the memory of a tensor is somebody else's too, such as a bucket of DDP."""
-    storage = t.untyped_storage()
-    return bool(
-        torch._C._storage_Use_Count(storage._cdata) > _OWN_USES
-        or storage.nbytes() != t.numel() * t.element_size()
-    )
-
-
 def is_own(param: Tensor) -> bool:
     """Whether nobody else looks at a gradient, so that it may be written to when it is spent."""
     # No name for the gradient here, which would count as one more who looks.
@@ -59,25 +48,24 @@ def is_spare(grad: Tensor, weight: Tensor) -> bool:
         type(grad) is Tensor
         and grad.dtype == weight.dtype
         and _is_ordinary(grad)
-        and (not weight.is_cpu or _can_move(weight, grad))
+        and (not weight.is_cpu or (weight.stride() == grad.stride() and can_move(weight)))
     )
 
 
-def _can_move(weight: Tensor, grad: Tensor) -> bool:
-    """Whether nobody would notice, who does not ask for the address.
+def can_move(weight: Tensor) -> bool:
+    """Whether nobody would notice that a weight lies elsewhere, who does not ask for the address.
 
     Memory that torch has not allocated (numpy's, a file's, that of several processes) counts as
     looked at.
     """
-    storage = weight.untyped_storage()
     return (
         is_ordinary(weight)
+        and weight.layout == torch.strided
         and weight.is_leaf
-        and weight.stride() == grad.stride()
         and not weight.is_inference()
         and not is_shared(weight)
-        and storage.resizable()
-        and not storage.is_shared()
+        and weight.untyped_storage().resizable()
+        and not weight.untyped_storage().is_shared()
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import torch
@@ -14,24 +14,34 @@ Item = TypeVar("Item")
 STRETCH = 1 << 18
 
 
-def stretches(*lists: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
+def stretches(*lists: Iterable[Tensor]) -> list[tuple[list[Tensor], ...]]:
     """Cut lists of tensors on a CPU, and leave others whole.
+
+    All are cut before the walk begins: between two large operations Python itself runs slowly, for
+    what it needs has left the cache.
 
     Args:
         lists: As many tensors in each, of the same shapes.
 
-    Yields:
+    Returns:
         Of each list a part, in the same memory: many small tensors or a stretch of a large one.
     """
+    cut: list[tuple[list[Tensor], ...]] = []
     whole: list[tuple[Tensor, ...]] = []
     for tensors in zip(*lists, strict=True):
         if tensors[0].numel() > STRETCH and tensors[0].is_cpu and are_flat(*tensors):
-            for parts in zip(*(torch.split(flat(t), STRETCH) for t in tensors), strict=True):
-                yield tuple([part] for part in parts)
+            rows = [torch.split(flat(t), STRETCH) for t in tensors]
+            cut += [tuple([[part] for part in parts]) for parts in zip(*rows, strict=True)]
         else:
             whole.append(tensors)
     for portion in portions(whole, lambda tensors: tensors[0]):
-        yield tuple(list(column) for column in zip(*portion, strict=True))
+        cut.append(tuple([list(column) for column in zip(*portion, strict=True)]))
+    return cut
+
+
+def is_row(t: Tensor) -> bool:
+    """Whether a part is a stretch of a large tensor, or like one: dense, of one dimension."""
+    return t.ndim == 1 and t.layout == torch.strided
 
 
 def portions(
@@ -59,6 +69,8 @@ def portions(
 
 def are_flat(*tensors: Tensor) -> bool:
     """Whether all fill a stretch of memory in the same order, without gaps or overlaps."""
+    if all(t.layout == torch.strided and t.is_contiguous() for t in tensors):
+        return True
     first = tensors[0]
     if any(t.layout != torch.strided or t.stride() != first.stride() for t in tensors):
         return False

@@ -106,6 +106,10 @@ class Variant(Due, ABC):
         params = gradients.parameters(self.param_groups)
         return any(p.grad is not None and gradients.is_anything(p.grad) for p in params)
 
+    def _are_finite(self) -> bool:
+        """Whether all gradients to step with are, on all processes that share a parameter."""
+        return gradients.all_finite(self.param_groups)
+
     def _climb(self, saved: Saved) -> None:
         """Shift the weights, unless the gradient is not finite or the step is not due."""
         visit, states = self._visit, self.state

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from flatmin.optim._factor import Sizes
 from flatmin.optim._gradients import is_anything
 from flatmin.optim._report import StepReport
+
+_INSIDE = (str(Path(__file__).parents[1]), str(contextlib.__file__))
 
 
 class Probe:
@@ -60,15 +66,18 @@ class Visit:
         parts: Inside ``micro_batches()``, the sums of the parts so far.
         probe: Watches what becomes of gradients that have been used.
         cleared: Whether ``zero_grad`` was called since a closure was entered.
+        wasted: Whether it was called after a block, before a step.
         told: The warnings that were given; each is given once.
         report: Of the last climb.
         share: Inside a block, the part of rho with which it perturbs.
         aside: What a variant keeps of the block for the step.
         sizes: The norms of the gradients that the block left, where ``aside`` goes by them.
+        after: The same just before the step.
         taken: Steps that a rule was asked for.
         perturbed: Whether one of them was due.
         synced: Whether both gradients were seen to be of the same processes.
         square: The squared norm of the first gradient, if a rule has looked at it.
+        unscaled: Watches what becomes of gradients that a ``GradScaler`` has unscaled.
     """
 
     open: bool = False
@@ -79,20 +88,37 @@ class Visit:
     parts: dict[Tensor, Tensor] | None = None
     probe: Probe | None = None
     cleared: bool = False
+    wasted: bool = False
     told: set[str] = field(default_factory=set)
     report: StepReport | None = None
     share: float = 0.0
     square: float | None = None
     aside: dict[Tensor, Tensor] = field(default_factory=dict)
-    sizes: list[Tensor] = field(default_factory=list)
+    sizes: Sizes = field(default_factory=Sizes)
+    after: Sizes = field(default_factory=Sizes)
     taken: int = 0
     perturbed: bool = False
     synced: bool = False
+    unscaled: Probe | None = None
 
     def watch(self, params: Iterable[Tensor]) -> None:
         """Notice whether what comes is added to the gradients of now."""
         self.forget()
         self.probe = Probe(params)
+
+    def watch_unscaled(self, params: Iterable[Tensor]) -> None:
+        """Notice whether gradients that are unscaled now are still there later."""
+        if self.unscaled is not None:
+            self.unscaled.close()
+        self.unscaled = Probe(params)
+
+    @property
+    def is_unscaled(self) -> bool:
+        """Whether gradients are in place that a ``GradScaler`` has unscaled."""
+        probe = self.unscaled
+        if probe is None or probe.param is None or probe.param.grad is None:
+            return False
+        return bool(probe.added) or (probe.added is None and is_anything(probe.param.grad))
 
     def forget(self) -> None:
         """Nothing that has been used is in place any more."""
@@ -119,7 +145,7 @@ class Visit:
             told=set(self.told),
             report=self.report,
             aside=dict(self.aside),
-            sizes=list(self.sizes),
+            sizes=self.sizes,
         )
 
     @property
@@ -139,4 +165,12 @@ class Visit:
         """Warn, once."""
         if sentence not in self.told:
             self.told.add(sentence)
-            warnings.warn(sentence, RuntimeWarning, stacklevel=3)
+            warnings.warn(sentence, RuntimeWarning, stacklevel=_level_of_the_caller())
+
+
+def _level_of_the_caller() -> int:
+    """How far up the stack the line lies that called us, as ``tell`` counts."""
+    level, frame = 2, sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        level, frame = level + 1, frame.f_back
+    return level

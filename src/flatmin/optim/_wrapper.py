@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from flatmin.optim import _sharded
 from flatmin.optim._gradients import parameters
+from flatmin.optim._groups import are_unscaled_now, complete, refuse_foreign
 from flatmin.optim._several import Several
 from flatmin.optim._visit import Visit
 
@@ -27,9 +28,13 @@ _HOOKS = frozenset(
 )
 
 # What the loops around the widespread `sam.py` call, and what to write instead.
+_IN_THE_MIDDLE = "for a step that is left in the middle would leave the weights perturbed"
 _ELSEWHERE = {
-    "first_step": "with optimizer.perturbed():` around the second forward and backward pass",
-    "second_step": "optimizer.step()` behind the block `with optimizer.perturbed():",
+    "first_step": f"{_IN_THE_MIDDLE}: write `with optimizer.perturbed():` around the second "
+    "forward and backward pass",
+    "second_step": f"{_IN_THE_MIDDLE}: write `optimizer.step()` behind the block `with "
+    "optimizer.perturbed():`",
+    "base_optimizer": "for it is called base; a scheduler takes the wrapper itself",
 }
 
 
@@ -71,6 +76,8 @@ class Wrapper(Optimizer):
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The base optimizer's groups."""
+        if are_unscaled_now():
+            self._visit.watch_unscaled(parameters(self.base.param_groups))
         return self.base.param_groups
 
     @param_groups.setter
@@ -105,10 +112,7 @@ class Wrapper(Optimizer):
                     continue
         base = type(self.__dict__.get("base")).__name__
         if name in _ELSEWHERE:
-            raise AttributeError(
-                f"{type(self).__name__} has no {name}(), for a step that is left in the middle "
-                f"would leave the weights perturbed: write `{_ELSEWHERE[name]}`."
-            )
+            raise AttributeError(f"{type(self).__name__} has no {name}, {_ELSEWHERE[name]}.")
         raise AttributeError(f"neither {type(self).__name__} nor {base} has {name!r}.")
 
     def __repr__(self) -> str:
@@ -139,6 +143,7 @@ class Wrapper(Optimizer):
             RuntimeError: If called inside ``perturbed()``.
         """
         self._refuse_inside("state_dict()")
+        self._complete_groups()  # a schedule may have set radii that are numbers of numpy
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -150,8 +155,10 @@ class Wrapper(Optimizer):
 
         Raises:
             RuntimeError: If called inside ``perturbed()``.
+            ValueError: If a `sam.py` has saved it, whose checkpoints lack the base's state.
         """
         self._refuse_inside("load_state_dict()")
+        refuse_foreign(state_dict, self._known())
         own = [{key: group[key] for key in self._group_defaults} for group in self.param_groups]
         self.base.load_state_dict(state_dict)
         for group, settings in zip(self.param_groups, own, strict=True):
@@ -175,9 +182,12 @@ class Wrapper(Optimizer):
     def _complete_groups(self) -> None:
         """Fill in each group's own settings; what cannot be right is refused before it is used."""
         _sharded.refuse_flat(parameters(self.param_groups))
-        for group in self.param_groups:
-            for key, value in self._group_defaults.items():
-                group.setdefault(key, value)
+        complete(self.param_groups, self._group_defaults, self._known())
+
+    def _known(self) -> set[str]:
+        """The settings of the base, and of what it stands around."""
+        layers = [*_layers(self.base)]
+        return {key for each in layers for key in getattr(each, "defaults", ())}
 
     def _refuse_inside(self, method: str) -> None:
         if self._visit.open:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from flatmin._given import plain
 from flatmin.optim._in_ball import InBall
 from flatmin.optim._memory import Memory, gradients_of, locals_of, own_gradients
 from flatmin.optim.radius import FollowingLR
@@ -79,7 +80,7 @@ class FriendlySAM(InBall):
     ) -> None:
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay}.")
-        self.decay = decay
+        self.decay = plain(decay)
         super().__init__(base, rho, scale=scale, p=p, model=model, fused=fused, when=when)
 
     def _directions(

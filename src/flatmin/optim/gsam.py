@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flatmin.optim._inner import inner
-from flatmin.optim._stretches import stretches
+from flatmin._given import plain
+from flatmin.optim._inner import inners
+from flatmin.optim._stretches import is_row, stretches
 from flatmin.optim._two_gradients import TwoGradients
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
@@ -77,13 +78,19 @@ class GSAM(TwoGradients):
         fused: bool = False,
         when: When | None = None,
     ) -> None:
-        check_radius("alpha", alpha)
-        self.alpha = alpha
+        self.alpha = plain(alpha)
+        check_radius("alpha", self.alpha)
         super().__init__(base, rho, scale=scale, p=p, model=model, fused=fused, when=when)
 
     def _mix(self, params: list[Tensor], g: list[Tensor], s: list[Tensor]) -> None:
-        square = inner(params, s, s)
-        along = inner(params, g, s) / square if square else 0.0
+        square, both = inners(params, (s, s), (g, s))
+        along = both / square if square else 0.0
+        weight = 1.0 + self.alpha * along
         for some_s, some_g in stretches(s, g):
-            torch._foreach_mul_(some_s, 1.0 + self.alpha * along)
-            torch._foreach_add_(some_s, some_g, alpha=-self.alpha)
+            if len(some_s) == 1 and all(map(is_row, (*some_s, *some_g))):
+                # A column and its update of rank one: both products and the sum in one walk.
+                column, one = some_s[0][:, None], some_s[0].new_ones(1)
+                column.addr_(some_g[0], one, beta=weight, alpha=-self.alpha)
+            else:
+                torch._foreach_mul_(some_s, weight)
+                torch._foreach_add_(some_s, some_g, alpha=-self.alpha)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flatmin._given import make_plain
 from flatmin.scale import check_radius
 
 
@@ -43,6 +44,7 @@ class FollowingLR:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name in ("low", "high", "peak", "floor"):
             check_radius(name, getattr(self, name))
         if not self.low <= self.high or not self.high > 0:

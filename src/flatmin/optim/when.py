@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
+from flatmin._given import make_plain, shown
 from flatmin._streams import seed_for
 
 
@@ -110,6 +111,7 @@ class Every(When):
     k: int
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_count("k", self.k, least=1, remedy="1 perturbs in every step")
 
     def due(self, now: Moment) -> bool:
@@ -149,6 +151,7 @@ class LastPart(When):
     ramp: int = 0
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_part("fraction", self.fraction)
         check_count("of", self.of, least=1, remedy="count all steps of the training")
         check_count("ramp", self.ramp, least=0, remedy="0 perturbs at once with all of rho")
@@ -195,6 +198,7 @@ class WithProbability(When):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_part("q", self.q)
         check_count("seed", self.seed, least=0, remedy="it only chooses the draws")
 
@@ -211,7 +215,7 @@ def check_count(name: str, value: object, *, least: int, remedy: str) -> None:
         ValueError: If it is too small.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}.")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}.")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}; {remedy}.")
 
@@ -224,7 +228,7 @@ def check_part(name: str, value: object) -> None:
         ValueError: If it is not above 0 and at most 1.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {value!r}.")
+        raise TypeError(f"{name} must be a number, got {shown(value)}.")
     if not 0.0 < value <= 1.0 or not math.isfinite(value):
         raise ValueError(
             f"{name} must be above 0 and at most 1, got {value}; rho=0 perturbs in no step."

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from flatmin._given import make_plain
 from flatmin.optim.when import Moment, When, check_count
 
 
@@ -58,6 +59,7 @@ class WhenLarge(When):
     decay: float = 0.9
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_count("of", self.of, least=1, remedy="count all steps of the training")
         for name in ("last", "first"):
             if not math.isfinite(getattr(self, name)):

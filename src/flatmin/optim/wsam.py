@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from flatmin._given import plain
+from flatmin.optim import _sharded
+from flatmin.optim._factor import Sizes, common_factor, values
+from flatmin.optim._gradients import are_finite, finite_here, parameters
 from flatmin.optim._memory import locals_of
+from flatmin.optim._restore import lay
+from flatmin.optim._spare import can_move
 from flatmin.optim._stretches import stretches
 from flatmin.optim._two_gradients import TwoGradients
+from flatmin.optim._workspace import is_shared
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale
@@ -84,7 +92,7 @@ class WSAM(TwoGradients):
     ) -> None:
         if not 0.0 <= gamma < 1.0:
             raise ValueError(f"gamma must be at least 0 and below 1, got {gamma}; 0.5 is SAM.")
-        self.gamma, self.decoupled = gamma, decoupled
+        self.gamma, self.decoupled = plain(gamma), decoupled
         super().__init__(base, rho, scale=scale, p=p, model=model, fused=fused, when=when)
 
     def _mix(self, params: list[Tensor], g: list[Tensor], s: list[Tensor]) -> None:
@@ -94,42 +102,57 @@ class WSAM(TwoGradients):
                 torch._foreach_mul_(some_s, c)
                 torch._foreach_add_(some_s, some_g, alpha=1.0 - c)
             return
-        for some_s, some_g in stretches(s, g):  # which change places, but for the difference
-            first = self._workspace.room("direction", some_g, some_g[0].dtype)
-            torch._foreach_copy_(first, some_g)
-            torch._foreach_sub_(some_g, some_s)
-            torch._foreach_mul_(some_g, -c)
-            torch._foreach_mul_(some_s, 0.0)  # what is not finite stays so, and is noticed
-            torch._foreach_add_(some_s, first)
-        self._visit.aside.update(zip(params, g, strict=True))
-        self._visit.sizes = _sizes(params)
+        self._visit.sizes, rises = _subtract(s, g)
+        rise = [_exchanged(*pair) for pair in zip(s, g, strict=True)]
+        if not (rises.are_finite() or are_finite([v for v in map(values, rise) if v.numel()])):
+            for gradient in s:  # which are the first ones now; who looks at them is to notice
+                gradient.fill_(math.nan)
+        self._visit.aside.update(zip(params, rise, strict=True))
+
+    def _are_finite(self) -> bool:
+        visit, groups = self._visit, self.param_groups
+        visit.after = Sizes()
+        grads = locals_of(p.grad for p in visit.aside if p.grad is not None)
+        if len(grads) != len(visit.aside):
+            return super()._are_finite()
+        # The walk that tells the factor tells this as well.
+        for some, _ in stretches(grads, visit.aside.values()):
+            visit.after.add(some)
+        rest = [{"params": [p for p in parameters(groups) if p not in visit.aside]}]
+        finite = visit.after.are_finite() or finite_here(groups)
+        return _sharded.agree(finite and finite_here(rest), groups)
 
     def _step(self) -> None:
         rise = dict(self._visit.aside)
-        factor = self._factor(list(rise)) if rise else 1.0
+        factor = self._factor() if rise else 1.0
         super()._step()
+        c = self.gamma / (1.0 - self.gamma)
         with torch.no_grad():
             for group in self.param_groups:
                 if moved := [p for p in group["params"] if p in rise]:
-                    alpha = -self._sign(group) * factor * float(group["lr"])
+                    alpha = -self._sign(group) * factor * c * float(group["lr"])
                     torch._foreach_add_(locals_of(moved), [rise[p] for p in moved], alpha=alpha)
+        for done in rise.values():
+            if can_move(done):
+                self._workspace.trade(done)
 
-    def _factor(self, params: list[Tensor]) -> float:
+    def _factor(self) -> float:
         """What the gradients have been multiplied with since the block."""
-        before, now = (
-            torch.stack(sizes).double().cpu() for sizes in (self._visit.sizes, _sizes(params))
-        )
-        seen = before > 1e-3 * before.max()
-        if not seen.any():
-            return 1.0
-        factors = now[seen] / before[seen]
-        if factors.max() - factors.min() > 0.01 * factors.max():
+        before, after = self._visit.sizes, self._visit.after
+        if not (before.are_finite() and after.are_finite()):
+            raise RuntimeError(
+                "the gradients are finite but their squares are not, so the decoupled part of WSAM "
+                "cannot tell by what they were multiplied after the block; scale the loss down, or "
+                "set decoupled=False."
+            )
+        factor = common_factor(before, after)
+        if factor is None:
             raise RuntimeError(
                 "the gradients were changed after the block otherwise than by a common factor, "
                 "which the decoupled part of WSAM cannot follow; clip by the norm, add what is "
                 "to be added in the block, or set decoupled=False."
             )
-        return factors.max().item()
+        return factor
 
     def _refuse_parts(self) -> None:
         if self.decoupled:
@@ -141,6 +164,26 @@ class WSAM(TwoGradients):
         super()._refuse_parts()
 
 
-def _sizes(params: list[Tensor]) -> list[Tensor]:
-    grads = locals_of(p.grad for p in params if p.grad is not None)
-    return list(torch._foreach_norm([g.to_dense() if g.is_sparse else g for g in grads]))
+def _subtract(s: list[Tensor], g: list[Tensor]) -> tuple[Sizes, Sizes]:
+    """Take the first gradients from the second ones; the sizes of both."""
+    # In a function of its own, for nobody may have a name for their memory when they are exchanged.
+    firsts, rises = Sizes(), Sizes()
+    for some_s, some_g in stretches(s, g):
+        torch._foreach_sub_(some_s, some_g)
+        firsts.add(some_g)
+        rises.add(some_s)
+    return firsts, rises
+
+
+def _exchanged(s: Tensor, g: Tensor) -> Tensor:
+    """Let the second gradient have the values of the first one; what it had itself.
+
+    The first one's memory is nobody else's, and its own may be lent to others: a bucket of DDP.
+    """
+    if s.layout == g.layout == torch.strided and s.dtype == g.dtype and not is_shared(s):
+        had = s.detach()
+        lay(s, g)
+        return had
+    had = s.clone()
+    s.copy_(g)
+    return had

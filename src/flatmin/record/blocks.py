@@ -1,13 +1,10 @@
-"""Pages as a list of blocks, written as Markdown and as HTML."""
+"""What a page is made of."""
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from flatmin.record.sheet import SHEET
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,41 +76,24 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An item in one line that opens to its claims in HTML; in Markdown the line alone."""
+    """An item and its first claim, with values; in HTML it opens to all."""
 
     item: str
     title: str
     claims: Grid
+    first: tuple[str, Sequence[tuple[str, str]], Mark] | None = None
+    """The first claim, what it is in the report and here, each with its label, and the verdict."""
 
     @property
     def marks(self) -> list[str]:
         """How many claims are of each kind, such as ``✓ 3``; kinds without a claim are left out."""
         kinds = [cell.kind for row in self.claims.rows for cell in row if isinstance(cell, Mark)]
-        return [f"{_SIGNS[kind]} {kinds.count(kind)}" for kind in _SIGNS if kind in kinds]
+        return [f"{SIGNS[kind]} {kinds.count(kind)}" for kind in SIGNS if kind in kinds]
 
 
-_SIGNS = {"holds": "✓", "fails": "✗", "open": "–"}
+SIGNS = {"holds": "✓", "fails": "✗", "open": "–"}
 
 Block = Heading | Paragraph | Findings | Image | Grid | Row
-
-
-def markdown(blocks: Sequence[Block]) -> str:
-    """Write blocks as Markdown (with GitHub's tables)."""
-    parts = [_markdown(block) for block in blocks]
-    return re.sub(r"(?m)(^- .*\n)\n(?=- )", r"\1", "\n\n".join(parts)) + "\n"
-
-
-def html_page(title: str, blocks: Sequence[Block]) -> str:
-    """Write blocks as a page that needs no other file than its images."""
-    body = "\n".join(_html(block) for block in blocks)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{SHEET}</style>\n</head>\n"
-        f'<body id="top">\n<a class="skip" href="#main">Skip to the results</a>\n'
-        f'<main id="main">\n{body}\n</main>\n</body>\n</html>\n'
-    )
 
 
 def written(value: object, digits: int = 4) -> str:
@@ -128,103 +108,3 @@ def written(value: object, digits: int = 4) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(written(part, digits) for part in value)
     return str(value)
-
-
-def _markdown(block: Block) -> str:
-    match block:
-        case Heading():
-            return f"{'#' * block.level} {block.text}"
-        case Paragraph():
-            return block.text
-        case Findings():
-            return "\n".join(
-                f"{i}. {text} [{item}]({item}.md)"
-                for i, (text, item) in enumerate(block.sentences, 1)
-            )
-        case Image():
-            return f"![{block.description}]({block.file})"
-        case Row():
-            return f"- [{block.item}]({block.item}.md) {block.title}: {', '.join(block.marks)}"
-        case Grid():
-            rows = [block.header, ["---"] * len(block.header), *block.rows]
-            lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in rows]
-            return "\n".join([f"**{block.title}**\n"] * bool(block.title) + lines)
-
-
-def _markdown_cell(cell: object) -> str:
-    if isinstance(cell, Mark):
-        return cell.words
-    if isinstance(cell, Link):
-        return f"[{cell.item}]({cell.item}.md)"
-    return written(cell).replace("|", "\\|").replace("\n", " ")
-
-
-def _html(block: Block) -> str:
-    match block:
-        case Heading():
-            anchor = f' id="{html.escape(block.anchor)}"' if block.anchor else ""
-            back = '<a class="back" href="#top">to the top</a>\n' if block.anchor else ""
-            return f"{back}<h{block.level}{anchor}>{_inline(block.text)}</h{block.level}>"
-        case Findings():
-            lines = "\n".join(
-                f"<li>{_inline(text)} {_html_link(item)}</li>" for text, item in block.sentences
-            )
-            return f'<ol class="findings">\n{lines}\n</ol>'
-        case Row():
-            return _html_row(block)
-        case Paragraph():
-            return f"<p>{_inline(block.text)}</p>"
-        case Image():
-            file = html.escape(block.lines or block.file)
-            description = html.escape(block.description)
-            return (
-                f'<p class="figure"><a href="{file}"><img src="{file}" alt="{description}"></a></p>'
-            )
-        case Grid():
-            return _html_grid(block)
-
-
-def _html_row(row: Row) -> str:
-    kinds = {sign: kind for kind, sign in _SIGNS.items()}
-    marks = " ".join(f'<span class="mark {kinds[mark[0]]}">{mark}</span>' for mark in row.marks)
-    return (
-        f'<details class="item"><summary><strong>{html.escape(row.item)}</strong> '
-        f'<span class="title">{_inline(row.title)}</span> {marks}</summary>\n'
-        f"{_html_grid(row.claims)}\n<p>{_html_link(row.item, 'figure, numbers and how')}</p>\n"
-        "</details>"
-    )
-
-
-def _html_link(item: str, words: str = "") -> str:
-    return f'<a href="#{html.escape(item)}">{html.escape(words or item)}</a>'
-
-
-def _html_grid(grid: Grid) -> str:
-    head = "".join(f'<th scope="col">{_inline(name)}</th>' for name in grid.header)
-    rows = "\n".join(f"<tr>{''.join(map(_html_cell, grid.header, row))}</tr>" for row in grid.rows)
-    table = (
-        f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
-    )
-    title = _inline(grid.title)
-    if grid.folded:
-        return f"<details><summary>{title}</summary>\n{table}\n</details>"
-    return f'<p class="caption">{title}</p>\n{table}' if title else table
-
-
-def _html_cell(name: str, cell: object) -> str:
-    label = f' data-label="{html.escape(name)}"'  # on a phone, where a row is a card
-    if isinstance(cell, Mark):
-        return f'<td class="verdict"{label}><span class="mark {cell.kind}">{cell.words}</span></td>'
-    if isinstance(cell, Link):
-        return f"<td{label}>{_html_link(cell.item)}</td>"
-    number = ' class="number"' if isinstance(cell, int | float) else ""
-    return f"<td{number}{label}>{_inline(written(cell))}</td>"
-
-
-def _inline(text: str) -> str:
-    escaped = html.escape(text, quote=False)
-    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    strong = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", coded)
-    # A star with a space behind it is a product.
-    return re.sub(r"(?<![\w*])\*(?! )([^*]+)(?<! )\*(?![\w*])", r"<em>\1</em>", strong)

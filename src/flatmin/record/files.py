@@ -15,7 +15,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     # A folder's name may hold bytes that are no text; JSON reads \udcff as what stands for them.
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    except OSError as error:
+        raise _about(path, error) from error
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -24,9 +27,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         part.chmod(0o666 & ~_umask())  # mkstemp makes it private
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _about(path, error) from error
         raise
+
+
+def _about(path: Path, error: OSError) -> OSError:
+    """The same error, of the file that was asked for rather than the one that is written first."""
+    return OSError(error.errno, error.strerror or str(error), str(path))
 
 
 def read_json(path: Path) -> Any:

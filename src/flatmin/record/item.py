@@ -50,7 +50,7 @@ class Table:
 class Experiment(Protocol):
     """What an item defines; ``answer``, ``finding``, ``tables`` and ``notes`` may be left out.
 
-    Its configuration may name in ``shares`` folders beside the scratch folder in which several
+    Its configuration may name in ``shares`` folders beside the results in which several
     items keep parts that they all need.
     """
 
@@ -64,10 +64,10 @@ class Experiment(Protocol):
         """Draw the figure from a stored record alone."""
 
     def check(self, record: dict[str, Any]) -> list[Verdict]:
-        """Judge the claims from a stored record alone."""
+        """Judge the claims from a stored record alone; the first one stands for the item."""
 
     def answer(self, record: dict[str, Any]) -> str:
-        """Answer an open question in plain words, with intervals, at the head of the page."""
+        """Say in plain words what the figure shows, with its numbers; else it is the finding."""
 
     def finding(self, record: dict[str, Any]) -> str:
         """Say what was found in one sentence with its number, for the head of the page of all."""

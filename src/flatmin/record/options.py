@@ -33,7 +33,8 @@ def configure(config: Any, texts: Mapping[str, str]) -> Any:
     for name in texts:
         if name not in hints:
             valid = ", ".join(f"{key}={_written(getattr(config, key))}" for key in hints)
-            raise ValueError(f"there is no option {name!r}; valid are {valid}.")
+            own = f"; one of the optimizer's own is options.{name}" if "options" in hints else ""
+            raise ValueError(f"there is no option {name!r}; valid are {valid}{own}.")
     values = {name: _parse(name, text, hints[name]) for name, text in texts.items()}
     if values.get("seeds", 1) < 1:
         raise ValueError(f"seeds must be at least 1, got {values['seeds']}.")

@@ -16,13 +16,13 @@ from flatmin.record.blocks import (
     Mark,
     Paragraph,
     Row,
-    html_page,
-    markdown,
-    written,
 )
 from flatmin.record.files import write_atomically
+from flatmin.record.html_page import html_page
 from flatmin.record.item import Experiment, Item, Verdict
+from flatmin.record.markdown_page import markdown
 from flatmin.record.pictures import png, svg
+from flatmin.record.sizes import option_rows, size_in_words, without_folders
 from flatmin.record.store import read_record
 from flatmin.record.style import house_style
 
@@ -46,11 +46,21 @@ def publish(item: Item, record: dict[str, Any], out: Path) -> list[Verdict]:
     with house_style():
         figure = experiment.draw(record)
     verdicts = experiment.check(record)
-    page = markdown(_item_blocks(experiment, record, verdicts, level=1))
+    page = _page(experiment, record, verdicts)
     write_atomically(out / f"{item.name}.png", png(figure))
     write_atomically(out / f"{item.name}.svg", svg(figure))
     write_atomically(out / f"{item.name}.md", page)
     return verdicts
+
+
+def item_page(item: Item, record: dict[str, Any]) -> str:
+    """The page of an item in Markdown, without its figure."""
+    experiment = item.load()
+    return _page(experiment, record, experiment.check(record))
+
+
+def _page(experiment: Experiment, record: dict[str, Any], verdicts: list[Verdict]) -> str:
+    return markdown(_item_blocks(experiment, record, verdicts, level=1))
 
 
 def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: str) -> list[str]:
@@ -83,7 +93,7 @@ def publish_index(items: Mapping[str, Item], out: Path, *, title: str, about: st
             verdicts = publish(item, record, out)
             experiment = item.load()
             blocks = _item_blocks(experiment, record, verdicts, level=2)
-            row = Row(name, record["title"], _claims(verdicts))
+            row = Row(name, record["title"], _claims(verdicts), _first(verdicts))
             html_page(name, [row, *blocks])  # whether it can be written
             finding = experiment.finding(record) if hasattr(experiment, "finding") else ""
         except Exception as error:  # what a record of another version holds can fail in any way
@@ -127,10 +137,10 @@ def does_not_fit(name: str, error: Exception) -> str:
 
 def count(verdicts: list[Verdict]) -> str:
     """How many claims hold, in words."""
-    judged = [verdict.holds for verdict in verdicts if verdict.holds is not None]
-    rest = len(verdicts) - len(judged)
-    text = f"{sum(judged)} of {len(judged)} claims hold"
-    return f"{text}, {rest} not judged" if rest else text
+    if not verdicts:
+        return "nothing to judge"
+    claims = f"of {len(verdicts)} claim{'s' * (len(verdicts) > 1)}"
+    return f"{claims} {_kinds([verdict.holds for verdict in verdicts])}"
 
 
 def _claims(verdicts: list[Verdict]) -> Grid:
@@ -146,6 +156,17 @@ def _claims(verdicts: list[Verdict]) -> Grid:
             found = ["", "–", *first] if v.own else [*first, "", "–"]
         rows.append([v.claim, v.reported, *found])
     return Grid(_TWO_FORMS, rows)
+
+
+def _first(verdicts: list[Verdict]) -> tuple[str, list[tuple[str, str]], Mark] | None:
+    """The claim that stands for an item where there is room for one, with its values."""
+    if not verdicts:
+        return None
+    v = verdicts[0]
+    values = [("In the report", v.reported)] if v.reported else []
+    values += [("here" if values else "Here", v.measured)]
+    values += [("under control", v.controlled[0])] if v.controlled else []
+    return v.claim, values, Mark(v.holds)
 
 
 def _summary(verdicts: list[Verdict], absent: list[str]) -> str:
@@ -172,13 +193,14 @@ def _item_blocks(
     name = record["item"]
     notes = experiment.notes(record) if hasattr(experiment, "notes") else []
     tables = experiment.tables(record) if hasattr(experiment, "tables") else []
-    answers = [experiment.answer(record)] if hasattr(experiment, "answer") else []
+    said = [name for name in ("answer", "finding") if hasattr(experiment, name)]
+    answers = [getattr(experiment, name)(record) for name in said[:1]]
     shown = answers[0] if answers else "; ".join(v.measured for v in verdicts[:2])
     return [
         Heading(f"{name}: {record['title']}", level, anchor=name),
         Paragraph(f"**Claim.** {record['claim']}"),
         *(Paragraph(f"**Answer.** {answer}") for answer in answers),
-        Paragraph(_mode(record)),
+        Paragraph(size_in_words(record)),
         *([_claims(verdicts)] if verdicts and level == 1 else []),  # else they are above
         Image(
             f"{name}.png",
@@ -190,22 +212,27 @@ def _item_blocks(
             Grid(table.header, table.rows, table.title, folded=len(table.rows) > _LONG)
             for table in tables
         ),
-        Grid(("option", "value"), list(record["config"].items()), "Options", folded=True),
-        Grid(("", ""), origin_rows(record["provenance"]), "Where this comes from", folded=True),
+        Grid(
+            ("option", "value", "")[: 3 if record["changed"] else 2],
+            option_rows(record),
+            "Options",
+            folded=True,
+        ),
+        Grid(
+            ("", ""),
+            [
+                (key, without_folders(str(value)) if key == "command" else value)
+                for key, value in origin_rows(record["provenance"])
+            ],
+            "Where this comes from",
+            folded=True,
+        ),
     ]
 
 
 def _flat(text: str) -> str:
     """Without what a description of a picture cannot hold."""
     return re.sub(r"[*`\[\]\n]+", " ", text).replace("  ", " ")
-
-
-def _mode(record: dict[str, Any]) -> str:
-    text = "Computed at FULL"
-    if record["mode"] == "QUICK":
-        text = "Computed at **QUICK**: small enough to try out, too small to quote"
-    changed = [f"`{name}={written(record['config'][name])}`" for name in record["changed"]]
-    return f"{text}, with {', '.join(changed)}." if changed else f"{text}."
 
 
 def origin_rows(provenance: dict[str, Any]) -> list[tuple[str, object]]:

@@ -29,7 +29,7 @@ def provenance(config: dict[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
-        "device": _device_name(config.get("device", "cpu")),
+        "device": device_name(config.get("device", "cpu")),
         "threads": torch.get_num_threads(),
         "seeds": config.get("seeds"),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -55,7 +55,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """The make of a device, as a reader knows it."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     cpu = platform.processor() or platform.machine()

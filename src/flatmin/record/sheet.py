@@ -47,6 +47,9 @@ summary { cursor: pointer; color: var(--faint); font-size: .875rem; }
 details.item { border-bottom: 1px solid var(--line); margin: 0; padding: .45rem 0; }
 details.item > summary { color: var(--ink); font-size: 1rem; }
 .title { margin-right: .4rem; }
+.marks { white-space: nowrap; }
+.first { display: block; margin: .15rem 0 0 1.1rem; max-width: 52rem; color: var(--faint);
+  font-size: .875rem; overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   main { padding: 1.2rem .9rem 3rem; }
   thead { position: absolute; left: -99rem; }
@@ -56,20 +59,26 @@ details.item > summary { color: var(--ink); font-size: 1rem; }
   td { border: 0; padding: .15rem 0; overflow-wrap: anywhere; }
   td::before { content: attr(data-label) " "; color: var(--faint); font-size: .78rem;
     display: block; }
+  td.number::before { display: inline-block; width: 50%; }
   td.verdict { order: -1; }
   td.verdict::before { content: none; }
-  p.figure img { max-width: none; width: 46rem; }
+  td.verdict ~ td.verdict::before { content: attr(data-label) ": "; display: inline; }
+  p.figure img { max-width: none; width: 52rem; }
+  p.figure::before { content: "Swipe to see all of it, tap to see it alone."; color: var(--faint);
+    font-size: .78rem; position: sticky; left: 0; }
 }
 @media print {
-  @page { margin: 1.4cm; }
+  @page { margin: 1.2cm; }
   html { font-size: 10px; }
-  body { font-size: 7.5pt; line-height: 1.35; background: #fff; color: #000; }
+  body { font-size: 7.2pt; line-height: 1.3; background: #fff; color: #000; }
   main { max-width: none; padding: 0; }
   p, li { max-width: none; margin: .3rem 0; }
   details:not([open]):not(.item), a.back, a.skip { display: none; }
-  img { max-height: 8.5cm; margin: .3rem auto; }
+  img { max-height: 6.1cm; margin: .3rem auto; }
   h2 { margin-top: .8rem; padding-top: .4rem; }
   th, td { padding: .1rem .4rem; }
   tr, img { break-inside: avoid; }
+  details.item { padding: .1rem 0; }
+  .first { max-width: none; font-size: 7pt; line-height: 1.25; }
 }
 """

@@ -34,8 +34,8 @@ def forget(items: Iterable[Item], out: Path) -> None:
         out: The output folder.
     """
     for item in items:
-        names = [f"{item.name}-*", *getattr(item.load().FULL, "shares", ())]
-        for parts in [path for name in names for path in (out / _SCRATCH).glob(name)]:
+        shared = [out / name for name in getattr(item.load().FULL, "shares", ())]
+        for parts in [*(out / _SCRATCH).glob(f"{item.name}-*"), *filter(Path.is_dir, shared)]:
             shutil.rmtree(parts)
 
 

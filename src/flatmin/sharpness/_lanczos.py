@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flatmin import _room as room
+
 Matrix = NDArray[np.float64]
 
 # A remainder this small, relative to the matrix, is rounding: the space is exhausted.
@@ -31,7 +33,8 @@ def lanczos(
     basis: list[Tensor] = []
     diagonal: list[float] = []
     beside: list[float] = []
-    vector = start / start.norm()
+    (vector,) = room.copies([start])
+    vector.div_(start.norm())
     for step in range(min(steps, start.numel())):
         basis.append(vector)
         remainder = product(vector)
@@ -48,7 +51,7 @@ def lanczos(
                 return
             remainder = _orthogonal(fresh(), basis)
         beside.append(length)
-        vector = remainder / remainder.norm()
+        vector = remainder.div_(remainder.norm())
 
 
 def _orthogonal(vector: Tensor, basis: list[Tensor]) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from flatmin import _tree as tree
+from flatmin import _room as room
 from flatmin._types import Params
 from flatmin.objective import Objective
 from flatmin.scale import Scale
@@ -30,7 +32,8 @@ class ScaledHessian:
         vector = point.stretch(self._params, self._scale, unflatten(flat, self._params))
         bent = self._objective.hvp(self._params, vector)
         result = flatten(point.stretch(self._params, self._scale, bent))
-        if not bool(torch.isfinite(result).all()):
+        # A finite norm tells as much, in no memory of its own; it may overflow where nothing did.
+        if not math.isfinite(float(result.norm())) and not bool(torch.isfinite(result).all()):
             raise ValueError(
                 "the curvature at params must be finite; a diverged network has no sharpness, and "
                 "float32 may overflow where float64 does not."
@@ -45,7 +48,10 @@ class ScaledHessian:
             other, its = self._last
             apart = abs(float(torch.dot(other, result)) - float(torch.dot(flat, its)))
             self.skew = max(self.skew, apart / (self._largest * length * float(other.norm())))
-        self._last = flat.clone(), result.clone()
+        if self._last is None:
+            self._last = flat.clone(), result.clone()
+        else:
+            torch._foreach_copy_(self._last, (flat, result))
 
 
 def nothing_seen(condition: bool) -> tuple[bool, str]:
@@ -58,34 +64,35 @@ def nothing_seen(condition: bool) -> tuple[bool, str]:
 
 def signs(params: Params, generator: torch.Generator) -> Tensor:
     """Draw ±1, name by name and without regard to the numbers: a rescaled network gets the same."""
-    return flatten(
-        {
-            name: torch.empty_like(t, requires_grad=False).bernoulli_(0.5, generator=generator) * 2
-            - 1
-            for name, t in params.items()
-        }
-    )
+    drawn = room.like(list(params.values()))
+    for t in drawn:
+        t.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+    return flatten(dict(zip(params, drawn, strict=True)))
 
 
 def gaussian(params: Params, generator: torch.Generator) -> Tensor:
     """Draw normal numbers, likewise."""
-    return flatten(
-        {
-            name: torch.empty_like(t, requires_grad=False).normal_(generator=generator)
-            for name, t in params.items()
-        }
-    )
+    drawn = room.like(list(params.values()))
+    for t in drawn:
+        t.normal_(generator=generator)
+    return flatten(dict(zip(params, drawn, strict=True)))
 
 
 def flatten(vector: Params) -> Tensor:
     """Join all numbers into one float64 vector."""
-    tensors = list(vector.values())
-    return torch.cat([t.detach().double().flatten().to(tensors[0].device) for t in tensors])
+    tensors = [t.detach() for t in vector.values()]
+    sizes = [t.numel() for t in tensors]
+    flat = room.row(sum(sizes), torch.float64, tensors[0].device)
+    for part, t in zip(torch.split(flat, sizes), tensors, strict=True):
+        part.view(t.shape).copy_(t)
+    return flat
 
 
 def unflatten(flat: Tensor, like: Params) -> dict[str, Tensor]:
     """Undo ``flatten``, with the shapes and dtypes of ``like``."""
     pieces = torch.split(flat, [t.numel() for t in like.values()])
-    return tree.tree_map(
-        lambda t, piece: piece.reshape(t.shape).to(t), like, dict(zip(like, pieces, strict=True))
-    )
+    found = room.like(list(like.values()))
+    return {
+        name: t.copy_(piece.view(t.shape))
+        for (name, t), piece in zip(zip(like, found, strict=True), pieces, strict=True)
+    }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flatmin._given import check_named, check_objective
+from flatmin._given import check_named, check_objective, shown
 from flatmin._streams import stream
 from flatmin._types import Params
 from flatmin.ball import Ball
@@ -102,6 +102,8 @@ def survey(objective: object, params: Params, scale: Scale) -> Point:
     for name, t in params.items():
         if not t.is_floating_point():
             raise TypeError(f"params must be floating tensors, got {t.dtype} for {name!r}.")
+    if isinstance(scale, type) or not callable(scale):
+        raise TypeError(f"scale must be a map T_w, such as Elementwise(), got {scale!r}.")
     reach = stretch(params, scale, {name: torch.ones_like(t) for name, t in params.items()})
     dead = sum(int((t == 0).sum()) for t in reach.values())
     point = Point(params, scale, dead / max(1, sum(t.numel() for t in params.values())))
@@ -126,7 +128,9 @@ def stretch(params: Params, scale: Scale, vector: Params) -> dict[str, Tensor]:
 
 
 def check_ball(ball: Ball) -> None:
-    """Refuse the ball of an ensemble."""
+    """Refuse what is no ball, and that of an ensemble."""
+    if not isinstance(ball, Ball):
+        raise TypeError(f"ball must be a flatmin.Ball, such as Ball(0.05), got {shown(ball)}.")
     if isinstance(ball.rho, Tensor) and ball.rho.ndim:
         raise ValueError(
             "a measure takes one network and one radius, got rho of shape "
@@ -160,7 +164,15 @@ def source(generator: torch.Generator | None, params: Params) -> torch.Generator
 
     Of the seed 0 it would not do: a start drawn under ``torch.manual_seed(0)`` holds the same
     numbers, so that a random direction would point along the weights.
+
+    Raises:
+        TypeError: If it is a seed, say.
     """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, got {generator!r}; for a seed, write "
+            "torch.Generator().manual_seed(seed)."
+        )
     if generator is not None:
         return generator
     return stream("sharpness", device=next(iter(params.values())).device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flatmin import _tree as tree
+from flatmin._room import walking
 from flatmin._types import Params
 from flatmin.ball import Ball
 from flatmin.objective import Objective
@@ -74,6 +75,7 @@ def one_step_sharpness(objective: Objective, params: Params, ball: Ball) -> Shar
     )
 
 
+@walking()
 def worst_case_sharpness(
     objective: Objective,
     params: Params,

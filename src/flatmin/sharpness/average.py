@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from flatmin import _tree as tree
+from flatmin._room import walking
 from flatmin._types import Params
 from flatmin.ball import Ball
 from flatmin.objective import Objective
@@ -35,6 +36,7 @@ class AverageSharpness(Estimate):
         return self.loss + self.value
 
 
+@walking()
 def average_sharpness(
     objective: Objective,
     params: Params,

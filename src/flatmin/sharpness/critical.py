@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from flatmin import _tree as tree
 from flatmin._given import check_named
+from flatmin._room import walking
 from flatmin._types import Params
 from flatmin.ball import Ball
 from flatmin.objective import Objective
@@ -34,6 +35,7 @@ class CriticalSharpness(Measurement):
     bracket: tuple[float, float]
 
 
+@walking()
 def critical_sharpness(
     objective: Objective,
     params: Params,

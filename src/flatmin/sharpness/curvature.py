@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from flatmin._room import walking
 from flatmin._types import Params
 from flatmin.objective import Objective
 from flatmin.scale import Scale
@@ -36,6 +37,7 @@ class Eigenvalues(Measurement):
     residuals: tuple[float, ...]
 
 
+@walking()
 def hessian_trace(
     objective: Objective,
     params: Params,
@@ -96,6 +98,7 @@ def hessian_trace(
     )
 
 
+@walking()
 def top_eigenvalues(
     objective: Objective,
     params: Params,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from flatmin._room import walking
 from flatmin._types import Params
 from flatmin.objective import Objective
 from flatmin.scale import Scale
@@ -57,6 +58,7 @@ class SpectralDensity(Estimate):
         return density
 
 
+@walking()
 def spectral_density(
     objective: Objective,
     params: Params,

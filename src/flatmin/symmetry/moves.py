@@ -18,12 +18,10 @@ def move(walk: Walk, law: Move, node: fx.Node, given: Mapping[str, Any]) -> Any:
     """
     if getattr(node.target, "_overloadname", "") == "dtype":
         return None  # reinterprets bits
-    arguments = {}
+    arguments, entries = {}, walk.entries()
     for name, value in given.items():
         if name in law.data:
-            arguments[name] = fx.node.map_arg(
-                value, lambda each: walk.units(each).double().contiguous()
-            )
+            arguments[name] = fx.node.map_arg(value, lambda each: entries.enter(walk.units(each)))
         elif name in ("value", "fill_value") and isinstance(value, int | float):
             arguments[name] = float(ZERO if value == 0 else FIXED)
         elif name != "other" and any(each in walk.traced.varying for each in _nodes(value)):
@@ -31,15 +29,18 @@ def move(walk: Walk, law: Move, node: fx.Node, given: Mapping[str, Any]) -> Any:
         else:
             arguments[name] = fx.node.map_arg(value, walk.traced.values.__getitem__)
     moved = node.target(**_positional(node, arguments))  # type: ignore[operator]
-    return [part.long() for part in moved] if isinstance(moved, tuple | list) else moved.long()
+    if isinstance(moved, tuple | list):
+        return [entries.leave(part) for part in moved]
+    return entries.leave(moved)
 
 
 def pick(walk: Walk, node: fx.Node, given: Mapping[str, Any], source: Tensor) -> Any:
     """Look entries up at the indices of the example."""
     values = walk.traced.values
     arguments = {name: fx.node.map_arg(each, values.__getitem__) for name, each in given.items()}
-    arguments["self"] = source.double().contiguous()
-    return node.target(**_positional(node, arguments)).long()  # type: ignore[operator]
+    entries = walk.entries()
+    arguments["self"] = entries.enter(source)
+    return entries.leave(node.target(**_positional(node, arguments)))  # type: ignore[operator]
 
 
 def picked_axes(walk: Walk, node: fx.Node, given: Mapping[str, Any]) -> list[int] | None:

@@ -85,7 +85,7 @@ def pairs(walk: OrderWalk, a: Tensor, b: Tensor, node: fx.Node) -> Tensor | None
         left, right = walk.one_for(a, [a.ndim - 2], node), walk.one_for(b, [b.ndim - 1], node)
         if left is None or right is None:
             return None
-        tied = walk.tie(left.mT, right, node, "is summed with what does not move with it")
+        tied = walk.meet([left.mT, right], node, "is summed with what does not move with it")
         _apart(walk, tied)
         return _FIXED
     for each in (summed_a, summed_b):
@@ -109,7 +109,7 @@ def attention(walk: OrderWalk, law: Attention, node: fx.Node, given: Given) -> T
         walk.refuse(given["attn_mask"], node, "is added to scores")
     if given.get("enable_gqa"):
         key, value = (
-            each.repeat_interleave(query.shape[-3] // each.shape[-3], -3) for each in (key, value)
+            walk.repeated(each, query.shape[-3] // each.shape[-3], -3) for each in (key, value)
         )
     made = walk.one_for(value, [value.ndim - 2], node)
     if pairs(walk, query, key.mT, node) is None or made is None:
@@ -137,7 +137,7 @@ def convolution(walk: OrderWalk, law: Convolution, node: fx.Node, given: Given) 
         walk.attach(weight, by_row.view(-1, 1, *tail), power, node)
         walk.attach(weight, by_column.view(1, -1, *tail), -power, node)
     elif shape[1] == 1 and not transposed:
-        made = line.repeat_interleave(shape[0] // len(line))
+        made = walk.repeated(line, shape[0] // len(line), 0)
         walk.attach(weight, made.view(-1, 1, *tail), 1, node)
     else:
         return walk.refused(node, "a grouped convolution ties its units to their place")  # type: ignore[no-any-return]

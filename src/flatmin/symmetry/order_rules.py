@@ -1,12 +1,13 @@
 """Permutations through operations: what treats all units alike lets them change places."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from flatmin.symmetry.laws import Dropout, Join, Law, Move, Pick, Pool, Reduce, Slopes
+from flatmin.symmetry.laws import Dropout, Join, Law, Move, Pick, Pool, Reduce, Slopes, Softmax
 from flatmin.symmetry.moves import move, pick, picked_axes, reduced_axes
 from flatmin.symmetry.numbering import FIRST, FIXED
 from flatmin.symmetry.orders import OrderWalk
@@ -36,7 +37,11 @@ def picks(walk: OrderWalk, law: Pick, node: fx.Node, given: Given) -> Tensor | N
 
 
 def _looks_alike(walk: OrderWalk, at: fx.Node, given: Given, units: Tensor) -> bool:
-    """Tell whether a gather looks at the same place for all units, wherever they stand."""
+    """Tell whether indices look at the same place for all units, wherever they stand."""
+    if "indices" in given:
+        pairs = [(axis, index) for axis, index in enumerate(given["indices"]) if index is not None]
+        chosen = any(index in walk.traced.varying for _, index in pairs)
+        return not chosen or all(walk.one_for(units, [axis], at) is not None for axis, _ in pairs)
     node = given.get("index")
     index = walk.traced.values[node] if isinstance(node, fx.Node) else None
     if not isinstance(index, Tensor) or index.ndim != units.ndim:
@@ -65,6 +70,21 @@ def pointwise(walk: OrderWalk, law: Law, node: fx.Node, given: Given) -> Tensor:
     return walk.units(next(each for each in given.values() if isinstance(each, fx.Node)))
 
 
+def softmax(walk: OrderWalk, law: Softmax, node: fx.Node, given: Given) -> Tensor:
+    """What is normalized together is treated alike."""
+    units = walk.units(given["self"])
+    axes = reduced_axes(given, units.ndim)
+    if walk.one_for(units, axes, node) is None:
+        _together(walk, units, axes)
+    return units
+
+
+def _together(walk: OrderWalk, units: Tensor, axes: Sequence[int]) -> None:
+    # Units are told apart by those with which they are put together.
+    left = [1 if axis in axes else size for axis, size in enumerate(units.shape)]
+    walk.mark(units, torch.arange(math.prod(left), device="cpu").view(left))
+
+
 def dropout(walk: OrderWalk, law: Dropout, node: fx.Node, given: Given) -> Tensor | None:
     """In training the mask of a dropout would not follow."""
     active = given.get("train", given.get("training"))
@@ -76,15 +96,16 @@ def joined(walk: OrderWalk, node: fx.Node, operands: list[object]) -> Tensor:
     shape = walk.shape(node)
     free = [each for each in operands if walk.is_free(each)]
     known = [each for each in operands if not walk.is_free(each)]
+    parts = [(each, walk.units(each).expand(shape)) for each in known]
+    met = [units for _, units in parts if bool((units >= FIRST).any())]
+    still = [(each, units) for each, units in parts if not bool((units >= FIRST).any())]
     total = torch.zeros(shape, dtype=torch.int64, device="cpu")
-    for each in known:
-        total = torch.maximum(total, walk.units(each).expand(shape))
-    for each in known:
-        units = walk.units(each)
-        if bool((units >= FIRST).any()):
-            walk.tie(total, units, node, "meets what does not move with them")
-        else:
-            _same_for_all(walk, node, each, total)
+    if met:
+        total = walk.meet(met, node, "meets what does not move with them")
+    for _, units in still:
+        total = torch.maximum(total, units)
+    for each, _ in still:
+        _same_for_all(walk, node, each, total)
     for each in free:
         moving(walk, node, each, total)
     return total
@@ -137,8 +158,7 @@ def reduce(walk: OrderWalk, law: Reduce, node: fx.Node, given: Given) -> Any:
     if common is None and (law.along or not law.alike):
         return None
     if common is None:
-        left = [1 if a in axes else n for a, n in enumerate(units.shape)]
-        walk.mark(units, torch.arange(math.prod(left), device="cpu").view(left))
+        _together(walk, units, axes)
         return _FIXED
     shape = walk.shape(node)
     if law.along:

@@ -47,6 +47,7 @@ from flatmin.symmetry.order_rules import (
     product,
     reduce,
     slopes,
+    softmax,
 )
 from flatmin.symmetry.orders import OrderWalk
 from flatmin.symmetry.walk import Given
@@ -56,7 +57,7 @@ RULES: dict[type[Law], Callable[..., Any]] = {
     Pick: picks,
     Lookup: lookup,
     Pointwise: pointwise,
-    Softmax: pointwise,
+    Softmax: softmax,
     Join: join,
     Compare: product,
     Product: product,

@@ -19,6 +19,9 @@ class Slot:
         power: The exponent k: 1 where the units are produced, -1 where they are read, 2 for a
             running variance.
         offset: The constant a: ``eps`` for a running variance, which enters as ``var + eps``.
+        turns: Which of a unit's entries each is, of the shape of ``units``: entries with equal
+            numbers face each other when units change places. None if they do in the order in
+            which they lie.
 
     Example:
         >>> rows = Slot("weight", torch.tensor([[0], [1]]), 1)
@@ -30,6 +33,7 @@ class Slot:
     units: Tensor
     power: float
     offset: float = 0.0
+    turns: Tensor | None = None
 
     def scaled(self, tensor: Tensor, factors: Tensor) -> Tensor:
         """Return ``tensor`` after factors of shape ``(units,)``."""
@@ -41,11 +45,11 @@ class Slot:
     def reordered(self, tensor: Tensor, order: Tensor) -> Tensor:
         """Return ``tensor`` with its units in a new order, of shape ``(units,)``.
 
-        Entries of a unit keep their order among themselves; the units run along one axis.
+        The units run along one axis; each entry goes where the one that faces it was.
         """
         along = [axis for axis, size in enumerate(self.units.shape) if size > 1]
         axis = along[0] if along else 0
-        places = self._places(len(order)).to(order.device)
+        places = self.places(len(order)).to(order.device)
         source = torch.arange(self.units.numel(), device=order.device)
         source[places.flatten()] = places[order].flatten()
         return tensor.index_select(axis - self.units.ndim + tensor.ndim, source)
@@ -60,16 +64,20 @@ class Slot:
         factor = factor if self.power > 0 else torch.linalg.inv(factor).mT
         missing = tensor.ndim - self.units.ndim
         along = [missing + axis for axis, size in enumerate(self.units.shape) if size > 1]
-        places = self._places(len(matrix)).to(tensor.device)
+        places = self.places(len(matrix)).to(tensor.device)
         front = tensor.movedim(along, tuple(range(len(along))))
         rows = front.reshape(self.units.numel(), -1).clone()
         rows[places] = torch.einsum("ij,jkr->ikr", factor, rows[places])
         return rows.view(front.shape).movedim(tuple(range(len(along))), along)
 
-    def _places(self, size: int) -> Tensor:
+    def places(self, size: int) -> Tensor:
         """Where the entries of each unit lie among the units, of shape ``(size, entries)``."""
         line = self.units.flatten()
-        return line.argsort(stable=True)[(line < 0).sum() :].view(size, -1)
+        order = torch.arange(len(line), device=line.device)
+        if self.turns is not None:
+            order = self.turns.flatten().argsort(stable=True)
+        order = order[line[order].argsort(stable=True)]
+        return order[(line < 0).sum() :].view(size, -1)
 
     def totals(self, tensor: Tensor, size: int) -> Tensor:
         """Return the sum of the entries of each of ``size`` units."""

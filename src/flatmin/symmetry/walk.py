@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
+from flatmin.symmetry.entries import Entries
 from flatmin.symmetry.export import SHAPE_ONLY, operation_name
 from flatmin.symmetry.groups import OUTPUTS, Group, Stop
 from flatmin.symmetry.laws import Law
@@ -70,6 +71,10 @@ class Walk(ABC):
         value = self.traced.values[argument] if isinstance(argument, fx.Node) else argument
         value = value[0] if isinstance(value, tuple | list) else value
         return tuple(getattr(value, "shape", ()))
+
+    def entries(self) -> Entries:
+        """Return what follows the entries of one operation that moves them."""
+        return Entries()
 
     # What rules do.
 

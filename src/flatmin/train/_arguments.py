@@ -41,6 +41,9 @@ def checked(
             f'model= and config.model="own" go together, but config.model is {config.model!r} and '
             f"model is {'None' if model is None else 'given'}."
         )
+    params = [] if model is None else [*model.parameters()]
+    if params and not any(p.requires_grad for p in params):
+        raise ValueError("model must have a parameter with requires_grad; all of it is frozen.")
     if loss is not None and config.label_smoothing:
         raise ValueError(
             "label_smoothing belongs to the cross-entropy of classes, and loss is given; leave it "

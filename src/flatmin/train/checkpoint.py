@@ -144,7 +144,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     match = _NAME.fullmatch(path.name)
     if match is None:
-        raise CheckpointError(f"{path} is not named as a checkpoint: step-<number>-<digest>.pt.")
+        raise CheckpointError(
+            f"{path} is not named as a checkpoint of `flatmin train`: step-<number>-<digest>.pt."
+        )
     try:
         contents = path.read_bytes()
     except OSError as error:

@@ -43,6 +43,11 @@ class Goal:
 
     def __post_init__(self) -> None:
         for name, measure in (("loss", self.loss), ("metric", self.metric)):
+            if isinstance(measure, type):
+                raise TypeError(
+                    f"{name} must be a function of outputs and targets, got the class "
+                    f"{measure.__name__}; make one, as in {measure.__name__}()."
+                )
             if measure is not None and not callable(measure):
                 raise TypeError(
                     f"{name} must be a function of outputs and targets, got "

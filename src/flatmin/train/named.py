@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import torch
+from torch import nn
 
 _PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -31,6 +32,8 @@ def named(text: str) -> Any:
     if not _PYTHON.fullmatch(text):
         raise ValueError(f"{text!r} is no name of a function; write it as module:callable.")
     module, _, name = text.partition(":")
+    if module.endswith(".py"):
+        raise ValueError(f"{text} names a file; name its module, as in {module[:-3]}:{name}.")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -50,6 +53,10 @@ def call(text: str, seed: int) -> Any:
         Identity()
     """
     function = named(text)
+    if isinstance(function, nn.Module):
+        raise ValueError(
+            f"{text} is a network; name a function that makes it and needs no arguments."
+        )
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)

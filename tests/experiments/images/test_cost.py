@@ -78,7 +78,7 @@ def test_a_cheap_form_is_judged_by_its_interval(msam: list[float], holds: bool |
 
 def test_without_a_gain_nothing_is_judged() -> None:
     found = record({"SGD": BASE, "ASAM": plus(0.0, 0.5, -0.5, 0.1), "MSAM": plus(0.1)})
-    assert [verdict.holds for verdict in ext_cost.check(found)][1:] == [None] * 4
+    assert [v.holds for v in ext_cost.check(found) if "by heart" not in v.claim] == [None] * 4
 
 
 def test_expensive_forms_are_no_answer() -> None:
@@ -100,7 +100,7 @@ def test_sgd_counts_at_the_length_that_was_best_on_held_out_images() -> None:
     found = record({"SGD": BASE, "ASAM": plus(10.0), "SGD × 2": plus(3.0), "SGD × 1.5": plus(8.0)})
     found["numbers"]["search"]["SGD × 2"]["accuracy"] = [26.0]
     assert "ahead of SGD × 2, the best length" in ext_cost.answer(found)
-    assert ext_cost.check(found)[2].measured.startswith("+7.00")
+    assert ext_cost.check(found)[1].measured.startswith("+7.00")
 
 
 def test_lengths_are_those_of_sgd_alone() -> None:

@@ -63,7 +63,7 @@ def test_an_item_runs_draws_and_judges(name: str, out: Path) -> None:
     assert all(v.holds is None for v in verdicts if v not in judged)
     page = (out / f"{name}.md").read_text()
     assert "digits (scikit-learn)" in page
-    assert ("**Answer.**" in page) == name.startswith("ext_")
+    assert "**Answer.**" in page
     assert (out / f"{name}.json").stat().st_size < 100_000
 
 
@@ -99,12 +99,12 @@ def test_shared_runs_are_forgotten_by_the_items_that_share_them(tmp_path: Path) 
 
 def study(scratch: Path, **changes: Any) -> Study:
     options = StudyOptions(model="wrn-10-1", precision="fp32", seeds=1, **{**TINY, **changes})
-    scratch.mkdir(exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
     return Study(options, scratch)
 
 
 def test_the_first_half_of_a_long_adam_run_is_the_reports_run(tmp_path: Path) -> None:
-    own = study(tmp_path / "a")
+    own = study(tmp_path / ".scratch" / "a")
     choices = REPORTED["Adam"]
     short, long = (own.runs(own.config(epochs, **choices)) for epochs in (1, 2))
     for key in ("test", "train", "running"):
@@ -118,11 +118,11 @@ def test_choices_are_made_without_the_test_set(
 ) -> None:
     changes: dict[str, Any] = {"sgd_lrs": (1e-6, 0.1), "images": 300, "search_epochs": 2}
     names = ["SGD", "SGD + SAM"]
-    choice = study(tmp_path / "a", **changes).choose(names)
+    choice = study(tmp_path / ".scratch" / "a", **changes).choose(names)
     train, test = _data._whole(None, None, 8)
     swapped = train, replace(test, labels=(test.labels + 1) % 10)
     monkeypatch.setattr(_data, "_whole", lambda *_: swapped)
-    assert choice == study(tmp_path / "a", **changes).choose(names)
+    assert choice == study(tmp_path / ".scratch" / "a", **changes).choose(names)
     tried = [kept for kept in choice["search"] if kept["optimizer"] == "SGD"]
     lr = choice["chosen"]["SGD"]["lr"]
     decay = choice["chosen"]["SGD"]["options"]["weight_decay"]
@@ -132,7 +132,7 @@ def test_choices_are_made_without_the_test_set(
 
 
 def test_a_run_that_diverges_is_said_and_left_out(tmp_path: Path) -> None:
-    own = study(tmp_path / "a")
+    own = study(tmp_path / ".scratch" / "a")
     bad = own.runs(own.config(1, optimizer="sgd", lr=1e30))
     assert "not finite" in bad["diverged"]
     good = own.runs(own.config(1, optimizer="sgd", lr=0.1))
@@ -143,7 +143,7 @@ def test_a_run_that_diverges_is_said_and_left_out(tmp_path: Path) -> None:
 
 def test_an_interrupted_long_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "_EPOCHS_WORTH_SAVING", 1)
-    own = study(tmp_path / "a", images=64)
+    own = study(tmp_path / ".scratch" / "a", images=64)
     config = own.config(2, optimizer="sgd", lr=0.1)
     expected = own.runs(config)
     real = runs.train
@@ -175,12 +175,12 @@ def test_an_interrupted_long_run_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_other_data_are_another_run(tmp_path: Path) -> None:
-    own = study(tmp_path / "a")
+    own = study(tmp_path / ".scratch" / "a")
     config = own.config(1, optimizer="sgd", lr=0.1)
     own.runs(config)
     noisy = (with_wrong_labels(own.data[0], 0.5), own.data[1])
     Runs(noisy, own.runs.folder, "cpu")(config)
-    assert len(list(kept_in(tmp_path / "a").glob("*.json"))) == 2
+    assert len(list(kept_in(tmp_path / ".scratch" / "a").glob("*.json"))) == 2
 
 
 def test_wrong_labels_are_as_many_as_said_and_wrong() -> None:

@@ -120,6 +120,7 @@ def test_scores_are_cross_entropy_and_error_rate() -> None:
     assert error.item() == 0.5 and loss.item() == pytest.approx(0.6931472)
 
 
+@pytest.mark.slow
 def test_networks_of_a_seed_see_the_same_test_sets(tmp_path: Path) -> None:
     trained = run_small(tmp_path, epochs=1)
     equal = {name: p[:1].expand_as(p) for name, p in trained.params.items()}
@@ -229,6 +230,7 @@ def test_one_contrary_cell_of_many_counts_only_beyond_the_band() -> None:
     assert condition(-3.5).contrary(7) is True  # no more is known than two
 
 
+@pytest.mark.slow
 def test_bands_cover_all_cells_of_a_row_at_once() -> None:
     """Of null rows five in a hundred have a cell beyond the band; single intervals let many."""
     generator = torch.Generator().manual_seed(0)
@@ -250,6 +252,7 @@ def test_one_cell_needs_no_band_but_its_interval() -> None:
         assert 1 <= row[0] < 1.25  # the bootstrap of a mean over 20 seeds is near t
 
 
+@pytest.mark.slow
 def test_networks_that_predict_one_class_are_found() -> None:
     params = {n: p[None, None].detach() for n, p in ReportMLP().named_parameters()}
     both = {n: torch.stack([p, p], dim=2) for n, p in params.items()}

@@ -83,6 +83,7 @@ def dense_hessian(objective: EmpiricalLoss) -> tuple[Tensor, Tensor]:
     return torch.func.jacrev(torch.func.jacrev(loss))(flat), flat
 
 
+@pytest.mark.slow
 def test_measures_of_a_stack_are_those_of_its_networks_alone() -> None:
     stack = land()
     found = flatness.measure(stack, EFFORT)
@@ -120,6 +121,7 @@ def test_measures_of_a_stack_are_those_of_its_networks_alone() -> None:
     assert len(flat) == 370
 
 
+@pytest.mark.slow
 def test_average_is_that_of_other_random_points() -> None:
     stack = land(2)
     base = stack.losses(stack.params)
@@ -136,6 +138,7 @@ def test_average_is_that_of_other_random_points() -> None:
             assert found[member].item() == pytest.approx(wanted.value, abs=5 * error)
 
 
+@pytest.mark.slow
 def test_a_copy_computes_the_same_and_only_invariant_measures_notice_nothing() -> None:
     stack = land()
     copies = scored.rescaled(stack.params, 20, torch.Generator().manual_seed(1))

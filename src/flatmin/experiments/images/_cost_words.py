@@ -55,7 +55,7 @@ def finding(record: dict[str, Any]) -> str:
 
 
 def check(record: dict[str, Any]) -> list[Verdict]:
-    """What the base does with wrong labels, the gain, and whether a cheap form keeps it."""
+    """The gain, what the base does with wrong labels, and whether a cheap form keeps the gain."""
     numbers = record["numbers"]
     found, best = numbers["forms"], whole(numbers)
     fits = mean(found["SGD"]["train"])
@@ -63,24 +63,24 @@ def check(record: dict[str, Any]) -> list[Verdict]:
     found_out = [
         judged(
             record,
-            "Even with its weight decay tuned the base learns wrong labels by heart (over "
-            f"{_FITS:g} % of the training labels)",
-            "",
-            (f"{fits} %", fits.value > _FITS),
-            own=True,
-        ),
-        judged(
-            record,
             f"Control: where labels are wrong {best} is better than SGD, for as many epochs",
             "",
-            (signed(gain), gain.sign > 0 if gain.sign else None),
+            (f"{signed(gain)} points", gain.sign > 0 if gain.sign else None),
             own=True,
         ),
         judged(
             record,
             f"{best} is better than SGD at the best of its lengths of up to as many gradients",
             "",
-            (signed(ahead), ahead.sign > 0 if ahead.sign else None),
+            (f"{signed(ahead)} points", ahead.sign > 0 if ahead.sign else None),
+            own=True,
+        ),
+        judged(
+            record,
+            "Even with its weight decay tuned the base learns wrong labels by heart (over "
+            f"{_FITS:g} % of the training labels)",
+            "",
+            (f"{fits} %", fits.value > _FITS),
             own=True,
         ),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +17,12 @@ from flatmin.train.networks import build_network
 
 _SEARCH_SEED = 1_000_000  # no seed of the study: nobody is chosen for luck that is then counted
 
-FOLDER = "image-runs"
+FOLDER = "runs"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettingOptions(ImageOptions):
-    """What is trained, for how long, and how choices are judged."""
+class TrainingOptions(ImageOptions):
+    """What is trained, and for how long."""
 
     shares: ClassVar = (FOLDER,)
 
@@ -39,10 +40,6 @@ class SettingOptions(ImageOptions):
     """Training images on which accuracy is evaluated without augmentation."""
     evaluate_every: int = 1
     """Epochs between evaluations; a divisor of the epochs."""
-    validation: int = 5_000
-    """Training images that are held out to choose by, and only then; beyond ``images``, if set."""
-    search_epochs: int | None = None
-    """Epochs of each run of the search; none for as many as in the study."""
 
     def __post_init__(self) -> None:
         if self.evaluate_every < 1 or self.epochs % self.evaluate_every:
@@ -52,7 +49,17 @@ class SettingOptions(ImageOptions):
             )
 
 
-class Setting:
+@dataclass(frozen=True, kw_only=True)
+class SettingOptions(TrainingOptions):
+    """How choices are judged, too."""
+
+    validation: int = 5_000
+    """Training images that are held out to choose by, and only then; beyond ``images``, if set."""
+    search_epochs: int | None = None
+    """Epochs of each run of the search; none for as many as in the study."""
+
+
+class Training:
     """The runs of one study; each is computed when it is first asked for, and then kept.
 
     Args:
@@ -68,22 +75,21 @@ class Setting:
 
     def __init__(
         self,
-        options: SettingOptions,
+        options: TrainingOptions,
         scratch: Path,
         *,
         hundred: str | None = None,
         noise: float = 0.0,
     ) -> None:
-        def runs(images: int | None) -> Runs:
-            train, test = load(replace(options, images=images), options.model, hundred=hundred)
-            pair = with_wrong_labels(train, noise), test
-            return Runs(pair, kept_in(scratch), options.device)
-
         self.options = options
-        self.runs = runs(options.images)
+        self._where, self._hundred, self._noise = kept_in(scratch), hundred, noise
+        self.runs = self._runs(options.images)
         self.data = self.runs.data
-        # Of images that are left over, the search holds out as many as it can.
-        self._search = runs(options.images and options.images + options.validation)
+
+    def _runs(self, images: int | None) -> Runs:
+        options = replace(self.options, images=images)
+        train, test = load(options, options.model, hundred=self._hundred)
+        return Runs((with_wrong_labels(train, self._noise), test), self._where, options.device)
 
     def config(self, epochs: int, **choices: Any) -> TrainConfig:
         """What all runs of the study have in common, and what is special about one."""
@@ -128,6 +134,17 @@ class Setting:
             "parameters": sum(p.numel() for p in network.parameters()),
         }
 
+
+class Setting(Training):
+    """A study in which learning rates and radii are chosen, too."""
+
+    options: SettingOptions
+
+    @cached_property
+    def _search(self) -> Runs:
+        # Of images that are left over, the search holds out as many as it can.
+        return self._runs(self.options.images and self.options.images + self.options.validation)
+
     def validate(self, choice: dict[str, Any], epochs: int | None = None) -> tuple[float, float]:
         """Validation accuracy, and minus the loss for the case of a tie; the larger the better."""
         epochs = epochs or self.options.search_epochs or self.options.epochs
@@ -148,7 +165,10 @@ class Setting:
 
 
 def kept_in(scratch: Path) -> Path:
-    """The folder of runs that all image items share, beside the scratch folders of the items."""
-    folder = scratch.parent / FOLDER
+    """The folder of runs that all image items share, beside their results.
+
+    It is worth keeping with them: what is finished there, no machine does again.
+    """
+    folder = scratch.parent.parent / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     return folder

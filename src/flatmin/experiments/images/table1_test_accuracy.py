@@ -62,11 +62,11 @@ def finding(record: dict[str, Any]) -> str:
     clear = sum(gain.sign > 0 for gain in same.values())
     least, most = (pick(gain.value for gain in fair.values()) for pick in (min, max))
     return (
-        f"On {numbers['source']} ({record['config']['model']}, {record['config']['seeds']} seeds) "
-        f"SAM and ASAM around SGD differ from Adam by {sam:+.1f} and {asam:+.1f} points, as the "
-        f"report compares them. Around the same tuned optimizer {clear} of {len(same)} gains are "
-        "clear in as many epochs, and in as many gradients they differ from the base by "
-        f"{least:+.1f} to {most:+.1f} points."
+        f"SAM and ASAM around SGD differ from Adam by {sam:+.1f} and {asam:+.1f} points of test "
+        f"accuracy, as the report compares them; around the same tuned optimizer {clear} of "
+        f"{len(same)} gains are clear for as many epochs, and for as many gradients they are "
+        f"{least:+.1f} to {most:+.1f} points ({record['config']['model']}, "
+        f"{record['config']['seeds']} seeds; {numbers['source']})."
     )
 
 

@@ -21,7 +21,7 @@ _FILTERS = "#56B4E9"  # lighter than the others, for who cannot tell red from gr
 
 def panels(numbers: dict[str, Any], modes: Mapping[str, str]) -> Figure:
     """Draw the four panels from the numbers of the record."""
-    figure, axes = subplots(2, 2, width=12, height=8.6, gridspec_kw={"width_ratios": (1.25, 1)})
+    figure, axes = subplots(2, 2, width=12, height=11, gridspec_kw={"width_ratios": (1.25, 1)})
     (a, b), (c, d) = axes
     _spreads(a, numbers["spreads"])
     _ranking(b, numbers)

@@ -151,7 +151,7 @@ def _copies(
     objective = _network(config, seed, "float64")
     found: dict[str, list[list[float]]] = {name: [] for name in measures}
     for copy in range(config.copies):
-        states = list(rescaled(objective, config.scalings, 1000 * (copy + 1) + seed))
+        states = list(rescaled(objective, config.scalings, seed, copy))
         for name, m in measures.items():
             found[name].append([m.of(objective, states[k]) for k in _marks(config)])
     return found

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flatmin._streams import seed_for, stream
 from flatmin._types import Params
 from flatmin.ball import Ball
 from flatmin.data import Batches, figure8, load_digits
@@ -31,6 +32,7 @@ from flatmin.symmetry.evaluate import deviation, outputs_at, state_of
 
 INVARIANT = Elementwise(eta=0.0, biases=True)
 PUBLISHED = Elementwise(eta=0.01, biases=False)
+NORMS = (1.0, 1.5, 2.0, 3.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +56,36 @@ def invariant_measures(
     """The measures in the geometry of T = |w|, biases included.
 
     Args:
-        rho: Radius of the ball to climb in, dimensionless; the box is a tenth of it. Random points
-            need more room, √d / 10: then each of d parameters moves by about a tenth.
+        rho: Radius of the balls to climb in, dimensionless; beyond p = 2 it falls, to a tenth of it
+            for the box, in which all parameters move at once. Random points need more room,
+            √d / 10: then each of d parameters moves by about a tenth.
         steps: Trial points of a climb.
         samples: Random points of the ball, or random vectors of a trace.
         tolerance: Of the eigenvalue.
     """
-    ball, box = Ball(rho, scale=INVARIANT), Ball(rho / 10, math.inf, INVARIANT)
+    balls = {
+        f"p = {p:g}".replace("inf", "∞"): Ball(rho * min(1.0, 10 ** (2 / p - 1)), p, INVARIANT)
+        for p in NORMS
+    }
+
+    def one_step(ball: Ball) -> Measure:
+        # At p = ∞ the step is made of signs, which rounding does not move.
+        bounds = (1e-12, 1e-4) if math.isinf(ball.p) else (1e-9, 1e-2)
+        return Measure(lambda o, w: one_step_sharpness(o, w, ball).value, *bounds)
+
+    def worst_case(ball: Ball) -> Measure:
+        # A step follows the power 1 / (p − 1) of the gradient, which for p < 2 multiplies relative
+        # errors, and the next one begins there.
+        grown = (1.0 / (ball.p - 1.0)) ** steps if 1.0 < ball.p < 2.0 else 1.0
+        return Measure(
+            lambda o, w: worst_case_sharpness(o, w, ball, steps=steps).value,
+            grown * 1e-12,
+            grown * 1e-4,
+        )
+
     return {
-        "one step, p = 2": Measure(lambda o, w: one_step_sharpness(o, w, ball).value, 1e-9, 1e-2),
-        "one step, p = ∞": Measure(lambda o, w: one_step_sharpness(o, w, box).value, 1e-12, 1e-4),
-        "worst case, p = 2": Measure(
-            lambda o, w: worst_case_sharpness(o, w, ball, steps=steps).value, 1e-12, 1e-4
-        ),
-        "worst case, p = ∞": Measure(
-            lambda o, w: worst_case_sharpness(o, w, box, steps=steps).value, 1e-12, 1e-4
-        ),
+        **{f"one step, {p}": one_step(ball) for p, ball in balls.items()},
+        **{f"worst case, {p}": worst_case(ball) for p, ball in balls.items()},
         "average": Measure(
             lambda o, w: average_sharpness(o, w, _roomy(w), samples=samples).value, 1e-12, 1e-4
         ),
@@ -117,10 +133,10 @@ def toy_network(
         dtype: In which the trained network is measured.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed_for("rescaled copies: start", seed))
         model: nn.Module = ReportMLP().double()
-    generator = torch.Generator().manual_seed(seed)
-    inputs, targets = figure8(points, variance, generator=generator, dtype=torch.float64)
+    source = stream("rescaled copies: points", seed)
+    inputs, targets = figure8(points, variance, generator=source, dtype=torch.float64)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -140,9 +156,9 @@ def wide_network(seed: int, *, epochs: int, examples: int) -> tuple[nn.Module, T
     """
     train_set, _ = load_digits()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed_for("rescaled copies: wide start", seed))
         model = WideResNet(depth=10, width=1, in_channels=1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("rescaled copies: batches", seed)
     batches = Batches(train_set, 128, generator=generator)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
@@ -159,11 +175,17 @@ def wide_network(seed: int, *, epochs: int, examples: int) -> tuple[nn.Module, T
     return model, images, labels
 
 
-def rescaled(objective: EmpiricalLoss, count: int, seed: int) -> Iterator[dict[str, Tensor]]:
-    """A network's own parameters, and those after each of ``count`` scalings by U[0.5, 1.5]."""
+def rescaled(objective: EmpiricalLoss, count: int, *orbit: int) -> Iterator[dict[str, Tensor]]:
+    """A network's own parameters, and those after each of ``count`` scalings by U[0.5, 1.5].
+
+    Args:
+        objective: The loss on the network.
+        count: Scalings.
+        *orbit: Seed of the network, and the number of the orbit where it has several.
+    """
     inputs, _ = next(iter(objective.batches))
     scalings = find_scalings(objective.model, inputs)
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("rescaled copies: factors", *orbit)
     state = objective.params
     yield state
     for _ in range(count):
@@ -195,7 +217,7 @@ def orbit_with_buffers(
     """
     copy = deepcopy(model)
     scalings = find_scalings(copy, images)
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("rescaled copies: wide factors", seed)
     before = outputs_at(copy, state_of(copy), images)
     values: dict[str, list[float]] = {name: [] for name in measures}
     moved = 0.0

@@ -125,6 +125,16 @@ def draw(record: dict[str, Any]) -> Figure:
     return figure
 
 
+def answer(record: dict[str, Any]) -> str:
+    """How much more the sharper minimum rises."""
+    sharp, flat = (record["numbers"]["minima"][name] for name in ("sharp", "flat"))
+    return (
+        f"The same shift raises the loss {sharp['rise'] / flat['rise']:.1f} times as much at the "
+        f"sharper minimum, where the curvature is {sharp['curvature'] / flat['curvature']:.1f} "
+        "times as large."
+    )
+
+
 def check(record: dict[str, Any]) -> list[Verdict]:
     """The sharper minimum rises more, at the same depth."""
     sharp, flat = (record["numbers"]["minima"][name] for name in ("sharp", "flat"))

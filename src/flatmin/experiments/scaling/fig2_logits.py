@@ -120,6 +120,19 @@ def draw(record: dict[str, Any]) -> Figure:
     return figure
 
 
+def answer(record: dict[str, Any]) -> str:
+    """What a scaling does to the outputs, with and without the biases."""
+    largest = record["numbers"]["largest"]
+    rounding = max(max(largest[f"{name}, float64"]) for name in ("no biases", "biases scaled too"))
+    moved = median(largest["biases left unscaled, float64"])
+    return (
+        "Rescaling leaves the outputs as they are, but for rounding (at most "
+        f"{written(rounding, 2)} of their root mean square), where there are no biases or they "
+        f"are scaled too; where they are left behind, outputs move by {moved:.0f} times their "
+        "own size in the median network."
+    )
+
+
 def check(record: dict[str, Any]) -> list[Verdict]:
     """Rounding alone moves the outputs, unless the biases are left behind."""
     largest = record["numbers"]["largest"]

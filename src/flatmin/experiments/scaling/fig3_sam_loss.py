@@ -120,6 +120,17 @@ def draw(record: dict[str, Any]) -> Figure:
     return figure
 
 
+def answer(record: dict[str, Any]) -> str:
+    """By how much SAM's loss moves while the function stays."""
+    values = record["numbers"]["ratios"]
+    plain, biased = (median(values[name]) for name in ("no biases", "biases scaled too"))
+    return (
+        "Rescaling, which leaves the function as it is, moves SAM's loss "
+        f"{plain:.0f}-fold in the median of {record['config']['seeds']} networks, and "
+        f"{biased:.0f}-fold where they have biases, which are scaled too."
+    )
+
+
 def check(record: dict[str, Any]) -> list[Verdict]:
     """By a factor of fifty or more in the median network."""
     values = record["numbers"]["ratios"]

@@ -109,16 +109,17 @@ def draw(record: dict[str, Any]) -> Figure:
 
 
 def finding(record: dict[str, Any]) -> str:
-    """How much less a rescaling moves the ASAM loss than SAM's, and that it moves it."""
+    """How far a rescaling moves SAM's loss, ASAM's, and what a ball of T = |w| finds."""
     measures = record["numbers"]["measures"]
     sam, asam, biased = (
         written(median(measures[key]["loss_ratio"]), 3)
         for key in (f"SAM | {PLAIN}", f"{PUBLISHED} | {PLAIN}", f"{PUBLISHED} | {BIASED}")
     )
+    least = written(max(measures[f"{EXACT} | {BIASED}"]["rise_spread"]), 1)
     return (
-        f"Rescaling a network, which changes none of its outputs, moves the SAM loss {sam}-fold in "
-        f"the median, and the ASAM loss {asam}-fold: less, and not nothing. With biases it is "
-        f"{biased}-fold."
+        f"Rescaling a network, which changes none of its outputs, moves SAM's loss {sam}-fold in "
+        f"the median and ASAM's {asam}-fold ({biased}-fold with biases), and what is measured "
+        f"relative to every weight and bias by at most {least} of itself."
     )
 
 

@@ -104,6 +104,16 @@ def draw(record: dict[str, Any]) -> Figure:
     return figure
 
 
+def answer(record: dict[str, Any]) -> str:
+    """What the network is, and what of it may be rescaled."""
+    numbers = record["numbers"]
+    units = numbers["scalable_units"]
+    return (
+        f"The network has {len(numbers['rows'])} layers with {numbers['parameters']} parameters, "
+        f"and {sum(units)} of its units, in {len(units)} groups, may be rescaled freely."
+    )
+
+
 def check(record: dict[str, Any]) -> list[Verdict]:
     """Row by row as in the report."""
     rows = record["numbers"]["rows"]

@@ -125,6 +125,15 @@ def draw(record: dict[str, Any]) -> Figure:
     return maps(record)
 
 
+def answer(record: dict[str, Any]) -> str:
+    """How many of the criterion's sentences are left."""
+    found = [verdict.holds for verdict in check(record)]
+    return (
+        f"With the radius of each tuned, {found.count(True)} of the criterion's {len(found)} "
+        f"sentences hold, {found.count(False)} do not, and {found.count(None)} are undecided."
+    )
+
+
 def check(record: dict[str, Any]) -> list[Verdict]:
     """The three parts of the criterion, by loss and by error rate."""
     numbers = record["numbers"]

@@ -13,7 +13,7 @@ from flatmin.experiments.toy._flatness import IDENTITY, INVARIANT, WORST
 from flatmin.experiments.toy._grid import Config
 from flatmin.experiments.toy._prediction_panels import panels
 from flatmin.experiments.toy._prediction_tables import tables
-from flatmin.experiments.toy._prediction_words import answered, interval, judged
+from flatmin.experiments.toy._prediction_words import answered, interval, judged, sign
 from flatmin.experiments.toy._ranking import COPIES, EQUAL, SAME, ranked
 from flatmin.experiments.toy._scored import LOSS, TRAIN, scored
 from flatmin.experiments.toy._study import ROUNDING
@@ -40,6 +40,9 @@ QUICK = Config(
     products=8,
 )
 
+# What a τ of sharpness with the test loss says of flatter networks, by its sign.
+_SAID = {1: "the lower", -1: "the higher", 0: "no clearly other"}
+
 
 def run(config: Config, scratch: Path) -> dict[str, Any]:
     """Train the grid, measure every network and its copy, and compare the rankings."""
@@ -64,10 +67,10 @@ def finding(record: dict[str, Any]) -> str:
         for scope in (SAME, COPIES)
     )
     return (
-        f"Over {record['numbers']['networks']:,} small networks SAM's and ASAM's lie flatter than "
-        "Adam's, and the flatter ones do not generalize better, for the flattest have learnt "
-        f"least: worst-case sharpness has Kendall's τ = {before[0]} with the test loss where it is "
-        f"invariant, and keeps it on rescaled copies; SAM's falls from {before[1]} to {after[1]}."
+        f"Over {record['numbers']['networks']:,} small networks the flatter ones have "
+        f"{_SAID[sign(tau[SAME][LOSS][f'{WORST} | {INVARIANT}'])]} test loss (Kendall's τ = "
+        f"{before[0]} with invariant worst-case sharpness), and on rescaled copies, which "
+        f"cannot fool that measure, SAM's τ goes from {before[1]} to {after[1]}."
     )
 
 

@@ -104,6 +104,15 @@ def draw(record: dict[str, Any]) -> Figure:
     return figure
 
 
+def answer(record: dict[str, Any]) -> str:
+    """How far the classes overlap at the least and at the largest variance."""
+    least, *_, most = sorted(record["numbers"]["sets"], key=lambda data: data["variance"])
+    return (
+        f"At variance {least['variance']:g}, {100 * least['beyond']:.0f} % of class 0 lie beyond "
+        f"the inner edge of class 1; at {most['variance']:g}, {100 * most['beyond']:.0f} %."
+    )
+
+
 def check(record: dict[str, Any]) -> list[Verdict]:
     """The overlap grows with the variance, as much as the definition says."""
     sets = sorted(record["numbers"]["sets"], key=lambda data: data["variance"])

@@ -1,0 +1,1 @@
+"""Other data than images: tables and text, compared by ``flatmin.compare``."""
