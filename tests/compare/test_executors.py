@@ -287,12 +287,11 @@ def test_a_worker_has_its_threads_and_its_gpu(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
         _settle(2, numbers, gpus=2)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "7" and torch.get_num_threads() == 2
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+        numbers.put(4)  # more workers than GPUs share them
+        _settle(2, numbers, gpus=2)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "4"
     finally:
         torch.set_num_threads(before)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert usual_workers("cuda") == 2
-    with (
-        pytest.raises(ValueError, match="workers must be at most the 2 GPUs"),
-        processes(3, "cuda"),
-    ):
-        pass

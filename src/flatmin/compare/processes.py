@@ -39,17 +39,12 @@ def processes(workers: int, device: str) -> Iterator[Callable[[], Executor]]:
 
     Args:
         workers: How many.
-        device: ``cuda`` gives each worker one of the GPUs; more than those are refused.
+        device: ``cuda`` gives each worker one of the GPUs; more than those share them.
 
     Yields:
         A function that starts them, and starts them anew where one has been killed.
-
-    Raises:
-        ValueError: If there are fewer GPUs than workers.
     """
     gpus = torch.cuda.device_count() if device == "cuda" else 0
-    if gpus and workers > gpus:
-        raise ValueError(f"workers must be at most the {gpus} GPUs, got {workers}.")
     threads = max(1, _cores() // workers)
     context = multiprocessing.get_context("spawn")
     opened: list[ProcessPoolExecutor] = []
@@ -96,7 +91,7 @@ def _settle(threads: int, numbers: Any, gpus: int) -> None:
     if gpus:
         number = numbers.get()
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number]
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number % gpus]
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

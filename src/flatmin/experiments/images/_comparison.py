@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAMES = ("Adam", "SAM", "ASAM")
 TWICE = "Adam, twice the epochs"
-Columns = dict[str, dict[str, list[Any]]]
+Columns = dict[str, list[Any]]
 
 
 def compare(
@@ -124,6 +124,50 @@ def figure(record: dict[str, Any], labels: Mapping[str, str]) -> Figure:
     b.set(title="Controlled: last epoch", xlabel="test accuracy in %")
     _differences(c, numbers)
     letter([a, b, c])
+    caption(drawn, record)
+    return drawn
+
+
+def reported_figure(
+    record: dict[str, Any],
+    rows: Mapping[str, tuple[str, Columns]],
+    pairs: Sequence[tuple[str, str]],
+    key: str,
+    lines: Sequence[float] = (),
+) -> Figure:
+    """Accuracies as reported, and differences of pairs.
+
+    Args:
+        record: Whose figure it is.
+        rows: Color and columns of :func:`ends`, by name.
+        pairs: Names of what is compared with what.
+        key: Of the columns that are compared, ``best`` or ``last``.
+        lines: Where the differences are separated.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(11, 3.6), layout="constrained")
+    left, right = drawn.subplots(1, 2, width_ratios=[1.15, 1])
+    for which in ("best", "last"):
+        points = [(name, shade, columns[which]) for name, (shade, columns) in rows.items()]
+        dots(left, points, hollow=which == "best")
+    left.set(title="As reported: last epoch; hollow: best", xlabel="test accuracy in %")
+    intervals(
+        right,
+        [
+            (f"{one} − {other}", rows[one][0], rows[one][1][key], rows[other][1][key])
+            for one, other in pairs
+        ],
+    )
+    separate(right, list(lines))
+    right.set(
+        title=f"{key.capitalize()} epoch, paired by seed: mean, 95 % interval",
+        xlabel="difference of test accuracy, points",
+    )
+    letter([left, right])
     caption(drawn, record)
     return drawn
 

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatmin.compare.pairing import commits, ends
-from flatmin.compare.panels import caption, color, dots, intervals, separate
+from flatmin.compare.panels import color
 from flatmin.compare.statistics import Mean, mean, paired, signed
 from flatmin.compare.verdict import RULE, compared, together
-from flatmin.experiments.images._comparison import listed, reported_ways
+from flatmin.experiments.images._comparison import listed, reported_figure, reported_ways
 from flatmin.experiments.images._setting import Training, TrainingOptions
 from flatmin.experiments.images._study import QUICK_STUDY, REPORTED
 from flatmin.experiments.images._words import judged
 from flatmin.record.item import Table, Verdict
-from flatmin.record.style import letter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,29 +57,9 @@ def run(config: Config, scratch: Path) -> dict[str, Any]:
 
 def draw(record: dict[str, Any]) -> Figure:
     """Accuracies, and the differences to Adam and to SGD."""
-    from matplotlib.figure import Figure
-
     arms = record["numbers"]["arms"]
-    drawn = Figure(figsize=(11, 3.6), layout="constrained")
-    left, right = drawn.subplots(1, 2, width_ratios=[1.15, 1])
-    for key in ("best", "last"):
-        dots(left, [(name, color(name), arms[name][key]) for name in ORDER], hollow=key == "best")
-    left.set(title="As reported: last epoch; hollow: best", xlabel="test accuracy in %")
-    intervals(
-        right,
-        [
-            (f"{one} − {other}", color(one), arms[one]["best"], arms[other]["best"])
-            for one, other in PAIRS
-        ],
-    )
-    separate(right, [2.5])
-    right.set(
-        title="Best epoch, paired by seed: mean, 95 % interval",
-        xlabel="difference of test accuracy, points",
-    )
-    letter([left, right])
-    caption(drawn, record)
-    return drawn
+    rows = {name: (color(name), arms[name]) for name in ORDER}
+    return reported_figure(record, rows, PAIRS, "best", [2.5])
 
 
 def answer(record: dict[str, Any]) -> str:
