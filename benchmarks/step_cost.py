@@ -200,11 +200,13 @@ def contenders(named: Named) -> dict[str, Action]:
     for name, kind in (("SAM", SAM), ("ASAM", ASAM)):
         adaptive = kind is ASAM
         rho = 0.5 if adaptive else 0.05
+        table |= {f"{name}": Ours(named, kind), f"{name}, p = ∞": Ours(named, kind, **inf)}
+        if named[0][1].is_cpu:
+            table |= {
+                f"{name}, fused": Ours(named, kind, fused=True),
+                f"{name}, p = ∞, fused": Ours(named, kind, **inf, fused=True),
+            }
         table |= {
-            f"{name}": Ours(named, kind),
-            f"{name}, fused": Ours(named, kind, fused=True),
-            f"{name}, p = ∞": Ours(named, kind, **inf),
-            f"{name}, p = ∞, fused": Ours(named, kind, **inf, fused=True),
             f"{name}, published loop": published_loop(named, adaptive, rho),
             f"{name}, shifting loop": shifting_loop(named, adaptive, rho),
         }
@@ -253,6 +255,7 @@ def measure(title: str, repeats: int, device: torch.device, *, pages: bool) -> d
             / min(v for n, v in medians.items() if n.startswith(kind + ",") and is_peer(n))
             for kind in ("SAM", "ASAM")
             for mode in ("", ", fused")
+            if f"{kind}{mode}" in medians
         },
     }
 

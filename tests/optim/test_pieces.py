@@ -163,9 +163,7 @@ def test_an_interrupt_around_the_fused_kernel_leaves_nothing_behind(
     assert all(torch.equal(p, old) for (_, p), old in zip(named, before, strict=True))
 
 
-def test_gradients_that_others_look_at_are_not_written_to(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_gradients_that_others_look_at_are_not_written_to() -> None:
     """As DDP's buckets do: what stands there would be overwritten by the second backward pass."""
     ball = Ball(0.05)
     weight = torch.randn(200_000)
@@ -179,10 +177,8 @@ def test_gradients_that_others_look_at_are_not_written_to(
     view = watched.view(2, -1)
     assert not _fused.suits(ball, weight, watched)
     del view
-    # Where the two change places and are alike, an interrupt could not be told from its absence.
-    monkeypatch.setattr(_fused, "moves", lambda device: False)
-    assert _fused.suits(ball, weight, alone)
-    assert not _fused.suits(ball, alone, alone.clone())
+    # A GPU has operations on lists of tensors, which are faster there.
+    assert not _fused.suits(ball, weight.to("meta"), alone.to("meta"))
 
 
 def test_overlapping_parameters_come_back() -> None:

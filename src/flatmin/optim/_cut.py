@@ -121,8 +121,7 @@ def cut(
         lends = lend and in_place and whole is not None and w.numel() >= _SPARED
         if fused and spare and _fused.suits(ball, w, g) and are_flat(w, g):
             part = (ball, sign, spread, workspace, {name: flat(w)}, {name: flat(g)})
-            moves = _fused.moves(w.device)
-            yield Fused(*part, moving=[(w, g, None)]) if moves else Fused(*part, whole)
+            yield Fused(*part, moving=[(w, g, None)])
             continue
         if w.is_cpu and w.numel() > STRETCH and are_flat(w, g):
             move = _move(w, g, workspace, spare=spare, lends=lends) if in_place else None

@@ -1,8 +1,9 @@
 """The climb of one large tensor, compiled: each number is read once and written once.
 
 The compiled functions take flat tensors of any length and are shared by all optimizers whose balls
-differ in no more than the radius. Compilation needs what ``torch.compile`` needs (on a CPU, a C++
-compiler).
+differ in no more than the radius. Compilation needs what ``torch.compile`` needs, a C++ compiler.
+On CPUs only: on a GPU, calling a compiled function for each tensor takes longer than torch's own
+operations on lists of tensors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from torch import Tensor
 
 from flatmin import _tree as tree
 from flatmin.ball import Ball
-from flatmin.optim._restore import Saved
 from flatmin.optim._spare import is_spare
 
 _numbers = itertools.count()
@@ -29,13 +29,13 @@ _WORTH_IT = 1 << 17
 
 
 def suits(ball: Ball, weight: Tensor, grad: Tensor) -> bool:
-    """Whether to fuse: large, ordinary, and with a spare gradient."""
+    """Whether to fuse: on a CPU, large, ordinary, and with a spare gradient."""
     return (
-        ball.p in (2.0, math.inf)
+        weight.is_cpu
+        and ball.p in (2.0, math.inf)
         and weight.numel() >= _WORTH_IT
         and weight.is_floating_point()
         and is_spare(grad, weight)
-        and (moves(weight.device) or not torch.equal(_sample(weight), _sample(grad)))
     )
 
 
@@ -46,51 +46,19 @@ def support(ball: Ball, weights: dict[str, Tensor], grads: dict[str, Tensor]) ->
     return norm(_alias(weight), _alias(grad)) * ball.rho
 
 
-def climb(
-    ball: Ball,
-    weights: dict[str, Tensor],
-    grads: dict[str, Tensor],
-    length: float,
-    saved: Saved,
-) -> None:
-    """Shift one flat weight by ``length`` times its direction.
+def climb(ball: Ball, weights: dict[str, Tensor], grads: dict[str, Tensor], length: float) -> None:
+    """Write a flat weight, shifted by ``length`` times its direction, to where its gradient was.
 
-    On a CPU the shifted values stand where the gradient was, and the parameter can move there.
-    Elsewhere, where graphs of kernels may know its address, the two change places.
+    There the parameter can move.
     """
     ((name, weight),), (grad,) = weights.items(), grads.values()
     _, shift = _kernels(ball, name, weight)
-    far = torch.tensor(length, dtype=_wide(weight[:0]).dtype, device=weight.device)
-    if moves(weight.device):
-        shift(_alias(weight), _alias(grad), far)
-        return
-    before = _sample(grad)
-    try:
-        shift(_alias(weight), _alias(grad), far)
-        torch.autograd.graph.increment_version(weight)
-        saved.old.append(([weight], [grad]))
-    except BaseException:
-        # An interrupt may come before or after the one kernel that does the exchange. ``suits`` has
-        # made sure that the gradient tells which: it differs from the weights.
-        recorded = bool(saved.old) and saved.old[-1][0][0] is weight
-        if not recorded and not torch.equal(_sample(grad), before):
-            weight.copy_(grad)
-        raise
-
-
-def moves(device: torch.device) -> bool:
-    """Whether a fused weight moves to its shifted values, and stays what it is where it is."""
-    return device.type == "cpu"
+    shift(_alias(weight), _alias(grad), torch.tensor(length, dtype=_wide(weight[:0]).dtype))
 
 
 def _alias(t: Tensor) -> Tensor:
     """The same memory as a tensor of its own: views are compiled anew for each shape of base."""
     return t.new_empty(0).set_(t.untyped_storage(), t.storage_offset(), (t.numel(),), (1,))
-
-
-def _sample(t: Tensor) -> Tensor:
-    flat = t.as_strided((t.numel(),), (1,))
-    return flat[:: max(1, t.numel() // 64)].clone()
 
 
 _Kernels = tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], None]]
@@ -100,15 +68,15 @@ _made: dict[tuple[Hashable, ...], _Kernels] = {}
 def _kernels(ball: Ball, name: str, weight: Tensor) -> _Kernels:
     """The two walks, compiled once for all parameters that the scale treats alike."""
     like = ball.scale.alike(name)  # type: ignore[attr-defined]  # only such are cut up
-    key = (ball.p, ball.scale, like, weight.dtype, weight.device)
+    key = (ball.p, ball.scale, like, weight.dtype)
     if key not in _made:
-        _made[key] = _make(Ball(1.0, ball.p, ball.scale), name, weight.dtype, weight.device)
+        _made[key] = _make(Ball(1.0, ball.p, ball.scale), name, weight.dtype)
     return _made[key]
 
 
-def _make(ball: Ball, name: str, dtype: torch.dtype, device: torch.device) -> _Kernels:
+def _make(ball: Ball, name: str, dtype: torch.dtype) -> _Kernels:
     """The two walks, compared with the plain ones before they are trusted."""
-    order, stays = ball.dual_order, moves(device)
+    order = ball.dual_order
 
     def norm(weight: Tensor, grad: Tensor) -> Tensor:
         v = ball.stretch({name: _wide(weight)}, {name: _wide(grad)})[name]
@@ -119,19 +87,12 @@ def _make(ball: Ball, name: str, dtype: torch.dtype, device: torch.device) -> _K
 
     def shift(weight: Tensor, grad: Tensor, length: Tensor) -> None:
         direction = ball.direction({name: _wide(weight)}, {name: _wide(grad)}, length)
-        new = tree.add({name: weight}, direction, alpha=length)[name]
-        if stays:
-            grad.copy_(new)
-            return
-        # A plain copy is an alias to the compiler of torch 2.13, which may read it when the weight
-        # has its new value.
-        grad.copy_(torch.where(length.isfinite(), weight, grad))
-        weight.copy_(new)
+        grad.copy_(tree.add({name: weight}, direction, alpha=length)[name])
 
     fast_norm, fast_shift = _compiled(norm), _compiled(shift)
-    line = torch.linspace(-1.0, 1.0, 2 * _WORTH_IT, device=device)
+    line = torch.linspace(-1.0, 1.0, 2 * _WORTH_IT)
     weight, grad = line.to(dtype), line.cos().to(dtype)
-    length = torch.tensor(0.1, device=device)
+    length = torch.tensor(0.1)
     plain, fast = (weight.clone(), grad.clone()), (weight.clone(), grad.clone())
     shift(*plain, length)
     fast_shift(*fast, length)
@@ -139,12 +100,12 @@ def _make(ball: Ball, name: str, dtype: torch.dtype, device: torch.device) -> _K
     close = functools.partial(torch.allclose, rtol=few, atol=few)
     if not (
         close(fast_norm(weight, grad).float(), norm(weight, grad).float())
-        and close(fast[stays], plain[stays])
-        and torch.equal(fast[not stays], weight)
+        and close(fast[1], plain[1])
+        and torch.equal(fast[0], weight)
     ):
         raise RuntimeError(
             "torch.compile has made a kernel that gives another result than the code it was made "
-            f"from (torch {torch.__version__}, {device.type}, {dtype}); use fused=False."
+            f"from (torch {torch.__version__}, {dtype}); use fused=False."
         )
     return fast_norm, fast_shift
 

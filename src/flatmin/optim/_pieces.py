@@ -156,9 +156,8 @@ class Fused(Piece):
         return _fused.support(self.ball, self.weights, self.grads)
 
     def climb(self, support: Tensor, length: float, saved: Saved) -> None:
-        """Shift the weights; what they were is added to ``saved``, or where they move to."""
-        self.keep_whole(saved)
-        _fused.climb(self.ball, self.weights, self.grads, self.sign * length, saved)
+        """Write the shifted weights to where they move."""
+        _fused.climb(self.ball, self.weights, self.grads, self.sign * length)
         saved.moving.extend(self.moving)
 
 

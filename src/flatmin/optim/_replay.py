@@ -66,7 +66,8 @@ class Replay:
         """Replay inside; afterwards state and random numbers are those of before."""
         calls = sorted(self._used, key=lambda call: call.number)
         self.seen = bool(calls)
-        random, state = Random(self.model), State(self.model)
+        state = State(self.model)
+        random = Random(state.devices)
         try:
             if calls:
                 calls[0].state.refuse_changes(state)
@@ -93,7 +94,8 @@ class Replay:
         if not torch.is_grad_enabled():
             return
         if self._second is None:
-            self._begun = _Call(Random(self.model), State(self.model), self._used)
+            state = State(self.model)
+            self._begun = _Call(Random(state.devices), state, self._used)
             # Activation checkpointing calls forward again in a backward: of use by its nature.
             if torch._C._current_graph_task_id() != -1:
                 self._begun.use()

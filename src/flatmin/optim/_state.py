@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flatmin.optim._copies import Copies
+
 Namespace = dict[str, Any]
 PutBack = Callable[[], object]
 
@@ -29,14 +31,24 @@ class State:
     Attributes are bound to what they were bound to, and tensors, arrays, lists, dictionaries, sets,
     deques and generators among them hold again what they held. Attributes of torch's own modules
     are settings, unless a hook may write them, as that of the old ``weight_norm`` does.
+
+    Attributes:
+        devices: Where the parameters lie.
     """
 
     def __init__(self, model: nn.Module) -> None:
         """Keep the state of ``model``."""
+        self.devices: set[torch.device] = set()
         self._bindings: list[tuple[Namespace, Namespace]] = []
         self._contents: list[PutBack] = []
         tensors: dict[Tensor, None] = {}
-        for module in model.modules():
+        frozen: dict[Tensor, None] = {}
+        for module in _modules(model):
+            for p in module._parameters.values():
+                if p is not None:
+                    self.devices.add(p.device)
+                    if not p.requires_grad:
+                        frozen[p] = None
             for namespace in _namespaces(module):
                 bound = {k: v for k, v in namespace.items() if k not in _STRUCTURE}
                 self._bindings.append((namespace, bound))
@@ -45,12 +57,10 @@ class State:
                         tensors[value] = None
                     elif type(value) in _KEEPERS:
                         self._contents.append(_KEEPERS[type(value)](value))
-        self._norms = _norms(model)
+        self._norms = _norms(model) if frozen else {}
         if not self._norms:
-            tensors.update((p, None) for p in model.parameters() if not p.requires_grad)
-        self._tensors = [t for t in tensors if t.grad_fn is None and not t.requires_grad]
-        with torch.no_grad():
-            self._values = [t.detach().clone() for t in self._tensors]
+            tensors.update(frozen)
+        self._copies = Copies([t for t in tensors if t.grad_fn is None and not t.requires_grad])
 
     def put_back(self) -> None:
         """Let the model be as it was."""
@@ -62,9 +72,7 @@ class State:
                     namespace[name] = value
         for put_back in self._contents:
             put_back()
-        with torch.no_grad():
-            for tensor, value in zip(self._tensors, self._values, strict=True):
-                _write(tensor, value)
+        self._copies.put_back()
 
     def refuse_changes(self, now: State) -> None:
         """Notice a forward that writes frozen parameters of which there is no copy.
@@ -83,6 +91,18 @@ class State:
                     f"begin from what the first one wrote; more than {_AT_MOST} times as much is "
                     "frozen as trains, so no copy is kept: make it a buffer, of which one is."
                 )
+
+
+def _modules(model: nn.Module) -> Iterator[nn.Module]:
+    """All modules, once each: ``modules()`` makes their names too, in each step."""
+    seen, waiting = {model}, [model]
+    while waiting:
+        module = waiting.pop()
+        yield module
+        for child in module._modules.values():
+            if child is not None and child not in seen:
+                seen.add(child)
+                waiting.append(child)
 
 
 def _namespaces(module: nn.Module) -> Iterator[Namespace]:
@@ -124,24 +144,6 @@ def _norms(model: nn.Module) -> dict[str, float]:
 
 
 _WITH_NORMS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def _write(tensor: Tensor, value: Tensor) -> None:
-    if tensor.shape != value.shape or tensor.dtype != value.dtype:
-        tensor.data = value
-    elif not (tensor.is_inference() or _is_expanded(tensor)):
-        # By ``data``: a graph of this pass may hold a buffer, which is not the worse for it.
-        tensor.data.copy_(value)
-    elif not torch.equal(tensor, value):  # expanded, or made in inference mode, yet written
-        with torch.inference_mode(tensor.is_inference()):
-            tensor.copy_(value)
-
-
-def _is_expanded(tensor: Tensor) -> bool:
-    """Whether several numbers lie in one place, so that torch refuses to write them."""
-    return tensor.layout is torch.strided and any(
-        size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    )
 
 
 def _keep_list(value: Any) -> PutBack:

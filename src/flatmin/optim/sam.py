@@ -33,8 +33,9 @@ class SAM(InBall):
         p: Order of the norm, from 1 to infinity.
         model: The network (the outermost wrapper of it: DDP, compiled). If given, the second pass
             leaves its buffers (BatchNorm statistics) alone and sees the dropout masks of the first.
-        fused: Whether to fuse the arithmetic with ``torch.compile``: faster steps on large
-            networks after a compilation at the first one.
+        fused: Whether to fuse the arithmetic on a CPU with ``torch.compile``: faster steps on large
+            networks after a compilation at the first one. GPUs keep torch's own operations on lists
+            of tensors, which are the faster ones there.
         when: In which steps to perturb, such as ``Every(5)``; None for all.
 
     Raises:
