@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from flatmin import Ball, Elementwise, Filterwise, Identity, Layerwise
+from flatmin import Ball, Elementwise, Filterwise, Identity, Layerwise, Spectral
 from flatmin.scale import Scale
 from slowly import slow_but
 
 P = (1.0, 1.5, 2.0, 3.0, math.inf)
-SCALES = (Identity(), Elementwise(), Elementwise(0.1, False), Filterwise(), Layerwise())
 SHAPES = {"0.weight": (4, 3), "0.bias": (4,), "1.weight": (2, 4), "gain": ()}
+EACH = Spectral(tuple((name, 2.0**n) for n, name in enumerate(SHAPES)))
+SCALES = (Identity(), Elementwise(), Elementwise(0.1, False), Filterwise(), Layerwise(), EACH)
 Vector = dict[str, Tensor]
 
 orders = pytest.mark.parametrize("p", P)

@@ -19,7 +19,7 @@ SOURCE = Path(flatmin.__file__).parent
 ROWS = (
     {"_types", "_streams", "_told", "_given", "_room"},
     {"_tree", "_draw"},
-    {"scale"},
+    {"scale", "spectral"},
     {"ball", "objective", "data", "models"},
     {"optim", "sharpness", "symmetry"},
     {""},

@@ -28,6 +28,7 @@ from flatmin.optim.when import Every, LastPart, WithProbability
 from flatmin.optim.when_large import WhenLarge
 from flatmin.optim.wsam import WSAM
 from flatmin.scale import Elementwise, Filterwise, Identity, Layerwise
+from flatmin.spectral import Spectral
 
 __version__ = "0.2.0"
 
@@ -68,6 +69,7 @@ __all__ = [
     "Layerwise",
     "Objective",
     "ShardedLoss",
+    "Spectral",
     "WhenLarge",
     "WithProbability",
 ]

@@ -16,6 +16,7 @@ from flatmin.ball import Ball
 from flatmin.optim import SAM, _cut, _fused, _pieces
 from flatmin.optim._workspace import Workspace
 from flatmin.scale import Elementwise, Filterwise, Layerwise
+from flatmin.spectral import Spectral
 
 # Large and small, of one shape and of many, contiguous and not, weights and biases.
 SHAPES = {
@@ -222,7 +223,9 @@ def named_shapes() -> list[tuple[str, nn.Parameter]]:
     return named
 
 
-WHOLE = [ByName(), Filterwise(), Layerwise()]
+# Two factors, in turns, so that tensors of one shape are of two kinds.
+EACH = Spectral(tuple((name, 1.0 + n % 2) for n, (name, _) in enumerate(named_shapes())))
+WHOLE = [ByName(), Filterwise(), Layerwise(), EACH]
 
 
 @pytest.mark.parametrize("fused", [False, pytest.param(True, marks=[pytest.mark.slow, warned])])
