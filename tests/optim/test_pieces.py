@@ -104,18 +104,9 @@ def test_the_parameters_are_cut_in_every_way() -> None:
     )
 
 
-@pytest.fixture(params=["moves", "changes places"])
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How a fused weight gets to its shifted values: as on a CPU, and as on an accelerator."""
-    monkeypatch.setattr(_fused, "_made", {})
-    monkeypatch.setattr(_fused, "moves", lambda device: request.param == "moves")
-    return str(request.param)
-
-
 @compiles
 @pytest.mark.parametrize("p", [1.5, 2.0, math.inf])
 @pytest.mark.parametrize("variant", OTHERS_SLOWLY)
-@pytest.mark.usefixtures("place")
 def test_fused_is_the_same_step(variant: str, p: float) -> None:
     def build(base: Any) -> Any:
         return VARIANTS[variant](base, p=p, fused=True)
@@ -127,7 +118,6 @@ def test_fused_is_the_same_step(variant: str, p: float) -> None:
 
 @compiles
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.usefixtures("place")
 def test_fused_restores_every_type_bit_for_bit(dtype: torch.dtype) -> None:
     shifts = shifted(lambda base: VARIANTS["ASAM"](base, fused=True), parameters(dtype))
     # One rounding to the type of the weights, of size about one, is all that may lie between.
@@ -138,7 +128,6 @@ def test_fused_restores_every_type_bit_for_bit(dtype: torch.dtype) -> None:
 
 @compiles
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.usefixtures("place")
 def test_an_interrupt_around_the_fused_kernel_leaves_nothing_behind(
     when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flatmin.compare import compare
 from flatmin.compare.processes import usual_workers
@@ -29,6 +29,8 @@ FITS = 95.0  # percent of its training labels, below which a base has learnt too
 @dataclass(frozen=True, kw_only=True)
 class Config(ImageOptions):
     """Few small images, and a network that is large enough for them."""
+
+    shares: ClassVar = ("labels",)
 
     images: int | None = 5_000
     """Training images, a fifth of which is held out to choose by; none for all."""
@@ -73,7 +75,8 @@ def run(config: Config, scratch: Path) -> dict[str, Any]:
     found = {}
     for share in progress(config.noise, "ext_labels: shares of wrong labels"):
         task = Labels(options=images, network=config.model, precision=config.precision, noise=share)
-        folder = scratch / name_of(share)
+        # Beside the results, where finished runs are worth keeping: no machine does them again.
+        folder = scratch.parent.parent / "labels" / name_of(share)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "task.py"
         write_atomically(file, task.file())
