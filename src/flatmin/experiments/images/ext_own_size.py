@@ -64,6 +64,9 @@ def run(config: Config, scratch: Path) -> dict[str, Any]:
         **study.describe(),
         "arms": {**arms, TWICE: ends(runs["Adam"], 2 * config.epochs)},
         "commits": commits(runs),
+        "devices": sorted(
+            {f"{run['device']} (torch {run['torch']})" for found in runs.values() for run in found}
+        ),
     }
 
 
@@ -161,7 +164,8 @@ def notes(record: dict[str, Any]) -> list[str]:
         "**The settings** are the report's, and nothing is tuned: what is left where learning "
         "rate, weight decay and radius are chosen for each is in ext_simple_model. Adam's learning "
         "rate is constant, so that its first half is the report's run. " + RULE,
-        f"Runs were made at commit {', '.join(numbers['commits'])}.",
+        f"Runs were made on {'; '.join(numbers['devices'])}, at commit "
+        f"{', '.join(numbers['commits'])}.",
     ]
 
 
