@@ -10,6 +10,10 @@ from torch._utils import _unflatten_dense_tensors
 
 _unflatten: Callable[[Tensor, list[Tensor]], Sequence[Tensor]] = _unflatten_dense_tensors
 _PLAIN = (Tensor, torch.nn.Parameter)
+# Others, such as floats of eight bits, are not joined on every device.
+_TYPES = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+_TYPES |= {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_TYPES |= {torch.complex64, torch.complex128}
 
 
 class Copies:
@@ -53,9 +57,10 @@ def _is_plain(t: Tensor) -> bool:
     """Whether a tensor can be laid behind others of its kind, and be written as they are."""
     return (
         type(t) in _PLAIN
+        and t.dtype in _TYPES
         and t.layout is torch.strided
         and t.is_contiguous()  # and so not expanded
-        and not (t.is_inference() or t.is_quantized)
+        and not t.is_inference()
     )
 
 
