@@ -152,13 +152,21 @@ def reported_figure(
     drawn = Figure(figsize=(11, 3.6), layout="constrained")
     left, right = drawn.subplots(1, 2, width_ratios=[1.15, 1])
     for which in ("best", "last"):
-        points = [(name, shade, columns[which]) for name, (shade, columns) in rows.items()]
+        points = [
+            (name.replace(", ", ",\n"), shade, columns[which])
+            for name, (shade, columns) in rows.items()
+        ]
         dots(left, points, hollow=which == "best")
     left.set(title="As reported: last epoch; hollow: best", xlabel="test accuracy in %")
     intervals(
         right,
         [
-            (f"{one} − {other}", rows[one][0], rows[one][1][key], rows[other][1][key])
+            (
+                f"{one} − {other}".replace(", ", ",\n"),
+                rows[one][0],
+                rows[one][1][key],
+                rows[other][1][key],
+            )
             for one, other in pairs
         ],
     )
