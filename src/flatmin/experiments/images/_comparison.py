@@ -172,8 +172,8 @@ def reported_figure(
     )
     separate(right, list(lines))
     right.set(
-        title=f"{key.capitalize()} epoch, paired by seed: mean, 95 % interval",
-        xlabel="difference of test accuracy, points",
+        title="Paired by seed: mean, 95 % interval",
+        xlabel=f"difference of test accuracy, {key} epoch, points",
     )
     letter([left, right])
     caption(drawn, record)
