@@ -137,7 +137,8 @@ def test_two_processes_equal_one_on_other_data(trained_by_two: Path, name: str) 
     assert found is not None
     ours, history = alone.model.state_dict(), found[1]["history"][-1]
     theirs = found[1]["network"]
-    assert max((ours[key] - value).abs().max() for key, value in theirs.items()) <= 1e-10
+    # Rounding grows in attention, with which vector units a processor has: up to 1.3e-10 were seen.
+    assert max((ours[key] - value).abs().max() for key, value in theirs.items()) <= 1e-9
     for field in ("running_loss", "test_loss", "test_metric" if kind.goal else "test_accuracy"):
         assert history[field] == pytest.approx(getattr(alone.history[-1], field), abs=1e-9)
 
