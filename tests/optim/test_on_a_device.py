@@ -120,11 +120,10 @@ def test_training_goes_on_from_a_checkpoint(variant: str, device: str) -> None:
     again = Task(variant, device)
     again.model.load_state_dict(states["model"])
     again.optimizer.load_state_dict(states["optimizer"])
+    # Up to rounding: convolutions add in another order, on a GPU each time, on a CPU where memory
+    # lies otherwise. The same bits are asked for in test_resume.py.
     one, other = copy.deepcopy(task.states()), again.train(2, 4).states()
-    if device == "cpu":
-        assert same(one, other)
-    else:  # convolutions there add in another order each time
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 @everywhere
