@@ -124,6 +124,15 @@ def tables(tasks: Tasks, words: Mapping[str, str], metric: str) -> list[Table]:
     ]
 
 
+def rule(worth: str) -> str:
+    """How a claim is judged, where so much matters."""
+    return (
+        "**How a claim is judged**: an arm helps where p is at most 5 % after Holm's correction "
+        "over the arms; it does not where it hurts in the same way, or where the 95 % interval "
+        f"ends below what matters, {worth}."
+    )
+
+
 def difference(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """A gain with its interval and unit."""
     value, low, high = (_signed(row[key], found) for key in ("value", "low", "high"))

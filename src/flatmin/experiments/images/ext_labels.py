@@ -199,9 +199,7 @@ def notes(record: dict[str, Any]) -> list[str]:
         "cosine; starts and batches are shared by seed; learning rate and radius of each arm, of "
         "the longer base too, are chosen jointly on the held-out part with the same number of "
         "trials, at full length, from a start that is not counted; the last epoch counts.",
-        "**How a claim is judged**: an arm helps where p is at most 5 % after Holm's correction "
-        "over the arms; it does not where it hurts in the same way, or where the 95 % interval "
-        "ends below what matters, half a point of accuracy.",
+        compared.rule("half a point of accuracy"),
         *([f"**At the edge of the search** lie choices for {', '.join(edges)}."] if edges else []),
         f"Runs were made at commit {', '.join(commits)}.",
     ]

@@ -117,9 +117,7 @@ def notes(record: dict[str, Any]) -> list[str]:
         "the same number of trials, at full length, from a start that is not counted; the last "
         "epoch counts. Each seed cuts a table anew. The cuts overlap, so the intervals are "
         "widened for it (Nadeau and Bengio 2003).",
-        "**How a claim is judged**: an arm helps where p is at most 5 % after Holm's correction "
-        "over the arms; it does not where it hurts in the same way, or where the 95 % interval "
-        "ends below what matters, half a point of accuracy or a hundredth of the bits.",
+        compared.rule("half a point of accuracy or a hundredth of the bits"),
         *_too_long(record),
         f"Runs were made at commit {', '.join(commits)}.",
     ]
