@@ -322,21 +322,6 @@ def test_what_comes_between_block_and_step_reaches_both_parts() -> None:
         optimizer.step()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.complex128])
-def test_gsam_of_a_tensor_in_several_stretches(dtype: torch.dtype) -> None:
-    w = torch.nn.Parameter(torch.zeros(600, 700, dtype=dtype))
-    optimizer = GSAM(torch.optim.SGD([w], lr=1.0), 0.3, alpha=0.7)
-    g, s = torch.randn_like(w), torch.randn_like(w)
-    w.grad = g.clone()
-    with optimizer.perturbed():
-        w.grad = s.clone()
-    optimizer.step()
-    product = torch.dot(*(torch.view_as_real(t + 0j).double().reshape(-1) for t in (g, s)))
-    square = s.abs().double().square().sum()
-    expected = s - 0.7 * (g - (product / square).to(s.real.dtype) * s)
-    torch.testing.assert_close(-w, expected, rtol=0, atol=64 * torch.finfo(dtype).eps)
-
-
 def test_a_look_that_is_thrown_away_leaves_nothing_for_the_step() -> None:
     bowl, twin = Bowl(), Bowl()
     optimizer = WSAM(torch.optim.SGD(bowl.parameters(), lr=0.05), 0.3)

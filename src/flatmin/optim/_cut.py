@@ -19,7 +19,7 @@ from flatmin.optim import _fused, _in_place, _sharded
 from flatmin.optim._pieces import Alike, Fused, Piece, Stack
 from flatmin.optim._restore import Move
 from flatmin.optim._spare import can_move, is_held, is_spare
-from flatmin.optim._stretches import STRETCH, are_flat, flat, portions, stretches
+from flatmin.optim._stretches import LONG, STRETCH, are_flat, flat, portions, stretches
 from flatmin.optim._workspace import Workspace
 
 # So many small tensors of one shape are copied into one to be worked on.
@@ -126,7 +126,8 @@ def cut(
         if w.is_cpu and w.numel() > STRETCH and are_flat(w, g):
             move = _move(w, g, workspace, spare=spare, lends=lends) if in_place else None
             target = w if move is None else move[1]
-            parts = stretches([w], [g], [target])
+            most = LONG if in_place and _in_place.is_bare(ball, name) else STRETCH
+            parts = stretches([w], [g], [target], most=most)
             for i, ((part_w,), (part_g,), there) in enumerate(parts, 1):
                 part = (ball, sign, spread, workspace, {name: part_w}, {name: part_g})
                 if move is not None:

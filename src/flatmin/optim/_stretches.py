@@ -13,8 +13,12 @@ Item = TypeVar("Item")
 # Numbers at a time on a CPU: few enough for the cache, enough to keep two threads busy.
 STRETCH = 1 << 18
 
+# The same on a walk without scratch, where an operation or two read each number: what little has to
+# stay in the cache may be in its last level, and threads that are started more seldom wait less.
+LONG = 1 << 20
 
-def stretches(*lists: Iterable[Tensor]) -> list[tuple[list[Tensor], ...]]:
+
+def stretches(*lists: Iterable[Tensor], most: int = STRETCH) -> list[tuple[list[Tensor], ...]]:
     """Cut lists of tensors on a CPU, and leave others whole.
 
     All are cut before the walk begins: between two large operations Python itself runs slowly, for
@@ -22,6 +26,7 @@ def stretches(*lists: Iterable[Tensor]) -> list[tuple[list[Tensor], ...]]:
 
     Args:
         lists: As many tensors in each, of the same shapes.
+        most: How many numbers at a time.
 
     Returns:
         Of each list a part, in the same memory: many small tensors or a stretch of a large one.
@@ -30,7 +35,7 @@ def stretches(*lists: Iterable[Tensor]) -> list[tuple[list[Tensor], ...]]:
     whole: list[tuple[Tensor, ...]] = []
     for tensors in zip(*lists, strict=True):
         if tensors[0].numel() > STRETCH and tensors[0].is_cpu and are_flat(*tensors):
-            rows = [torch.split(flat(t), STRETCH) for t in tensors]
+            rows = [torch.split(flat(t), most) for t in tensors]
             cut += [tuple([[part] for part in parts]) for parts in zip(*rows, strict=True)]
         else:
             whole.append(tensors)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from flatmin._given import plain
 from flatmin.optim._inner import inners
-from flatmin.optim._stretches import is_row, stretches
+from flatmin.optim._stretches import LONG, is_row, stretches
 from flatmin.optim._two_gradients import TwoGradients
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
@@ -86,7 +86,7 @@ class GSAM(TwoGradients):
         square, both = inners(params, (s, s), (g, s))
         along = both / square if square else 0.0
         weight = 1.0 + self.alpha * along
-        for some_s, some_g in stretches(s, g):
+        for some_s, some_g in stretches(s, g, most=LONG):
             if len(some_s) == 1 and all(map(is_row, (*some_s, *some_g))):
                 # A column and its update of rank one: both products and the sum in one walk.
                 column, one = some_s[0][:, None], some_s[0].new_ones(1)

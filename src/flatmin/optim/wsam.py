@@ -16,7 +16,7 @@ from flatmin.optim._gradients import are_finite, finite_here, parameters
 from flatmin.optim._memory import locals_of
 from flatmin.optim._restore import lay
 from flatmin.optim._spare import can_move
-from flatmin.optim._stretches import stretches
+from flatmin.optim._stretches import LONG, stretches
 from flatmin.optim._two_gradients import TwoGradients
 from flatmin.optim._workspace import is_shared
 from flatmin.optim.radius import FollowingLR
@@ -98,9 +98,12 @@ class WSAM(TwoGradients):
     def _mix(self, params: list[Tensor], g: list[Tensor], s: list[Tensor]) -> None:
         c = self.gamma / (1.0 - self.gamma)
         if not self.decoupled:
-            for some_s, some_g in stretches(s, g):
-                torch._foreach_mul_(some_s, c)
-                torch._foreach_add_(some_s, some_g, alpha=1.0 - c)
+            for some_s, some_g in stretches(s, g, most=LONG):
+                if all(map(_lie_alike, some_s, some_g)):
+                    torch._foreach_lerp_(some_s, some_g, 1.0 - c)
+                else:
+                    torch._foreach_mul_(some_s, c)
+                    torch._foreach_add_(some_s, some_g, alpha=1.0 - c)
             return
         self._visit.sizes, rises = _subtract(s, g)
         rise = [_exchanged(*pair) for pair in zip(s, g, strict=True)]
@@ -116,7 +119,7 @@ class WSAM(TwoGradients):
         if len(grads) != len(visit.aside):
             return super()._are_finite()
         # The walk that tells the factor tells this as well.
-        for some, _ in stretches(grads, visit.aside.values()):
+        for some, _ in stretches(grads, visit.aside.values(), most=LONG):
             visit.after.add(some)
         rest = [{"params": [p for p in parameters(groups) if p not in visit.aside]}]
         finite = visit.after.are_finite() or finite_here(groups)
@@ -168,11 +171,15 @@ def _subtract(s: list[Tensor], g: list[Tensor]) -> tuple[Sizes, Sizes]:
     """Take the first gradients from the second ones; the sizes of both."""
     # In a function of its own, for nobody may have a name for their memory when they are exchanged.
     firsts, rises = Sizes(), Sizes()
-    for some_s, some_g in stretches(s, g):
+    for some_s, some_g in stretches(s, g, most=LONG):
         torch._foreach_sub_(some_s, some_g)
         firsts.add(some_g)
         rises.add(some_s)
     return firsts, rises
+
+
+def _lie_alike(s: Tensor, g: Tensor) -> bool:
+    return s.layout == g.layout == torch.strided and s.dtype == g.dtype
 
 
 def _exchanged(s: Tensor, g: Tensor) -> Tensor:
@@ -180,7 +187,7 @@ def _exchanged(s: Tensor, g: Tensor) -> Tensor:
 
     The first one's memory is nobody else's, and its own may be lent to others: a bucket of DDP.
     """
-    if s.layout == g.layout == torch.strided and s.dtype == g.dtype and not is_shared(s):
+    if _lie_alike(s, g) and not is_shared(s):
         had = s.detach()
         lay(s, g)
         return had
