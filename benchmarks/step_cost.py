@@ -324,7 +324,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
             if pages := numbers["fresh_pages"].get(name):
                 words += f", {pages:,} page{'s' * (pages > 1)}"
             axis.text(value, y, words, va="center", fontsize=8)
-        axis.axvline(3.5, color="k", lw=0.8, ls=":")
+        axis.axvline(2.0, color="k", lw=0.8, ls=":")
         axis.set_xlim(0, max(values) * 1.7)
         axis.set_xlabel("climb + restore, in copies of all parameters")
         axis.set_title(
@@ -333,7 +333,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
     figure.suptitle(
         "flatmin (green), others (grey) and bare torch (light), with fresh pages where there are "
         "any; "
-        "dotted: the traffic SAM needs, 3.5 copies\n"
+        "dotted: the traffic SAM needs, 2 copies\n"
         "* weights do not come back if the second pass raises; "
         "** nor to the same bits if it does not\n"
         f"{record['device']}, {record['threads']} threads, torch {record['torch']}",
