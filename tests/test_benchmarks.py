@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from flatmin.data import Batches
+from flatmin.symmetry import find_scalings
 from slowly import slow_but
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -261,3 +263,31 @@ def test_what_a_gpu_is_asked_for_runs_here(tmp_path: Path) -> None:
     assert call("4") == (0, "gpu.py: all is done\n")
     out = tmp_path / "ext_sgd.md"
     assert "SGD" in out.read_text() and "| seeds | 2 |" in out.read_text()
+
+
+def test_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is a symmetry leaves the outputs, what is none is seen; a network takes its own size."""
+    architectures = __import__("architectures")
+
+    def build(_: str) -> nn.Module:
+        layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3)
+        network = nn.Sequential(*layers, nn.Flatten(1), nn.Linear(2 * 36 * 36, 2))
+        network.default_cfg = {"input_size": (3, 40, 40)}
+        return network
+
+    monkeypatch.setattr(architectures, "build", build)
+    rows = {"right": architectures.examine("right", draws=3)}
+    monkeypatch.setattr(
+        architectures, "find_scalings", lambda *given: find_scalings(*given).weights_only()
+    )
+    rows["wrong"] = architectures.examine("wrong", draws=3)
+    rows["none"] = {"failed": "ValueError: why"}
+    right = rows["right"]
+    # Before the BatchNorm, behind it, and of the second convolution.
+    assert right["side"] == 40 and right["scalings_units"] == 4 + 4 + 2
+    assert right["permutations_units"] == 4 + 2
+    assert right["deviation"] < 1e-13 and right["last_bit"] < 1e-13
+    assert rows["wrong"]["deviation"] > 1e-3
+    found = architectures.summary(rows)
+    assert (found["architectures"], found["with_scalings"], found["within"]) == (2, 2, 1)
+    assert list(found["beyond"]) == ["wrong"] and list(found["failed"]) == ["none"]
