@@ -205,6 +205,13 @@ class Blocks(Variant, ABC):
                 "first passes before the block and all second ones in it; to begin anew call "
                 "zero_grad()."
             )
+        if visit.left:
+            raise RuntimeError(
+                "the gradients of the last block are still there, and entering perturbed() again "
+                "would lose them. For a perturbation per task put its two passes into `with "
+                "optimizer.micro_batches():`; a closure needs no block, for step(closure) makes "
+                "both passes; to begin anew call zero_grad()."
+            )
         if visit.added:
             visit.tell(
                 "the gradients of the last step were still there when new ones came, so the climb "

@@ -75,7 +75,13 @@ def pieces_of(
 def names_of(group: dict[str, Any], model: nn.Module | None) -> list[str | None]:
     """The name of each parameter of a group: the base's, else the model's, else None."""
     if "param_names" in group:
-        return list(group["param_names"])
+        names = list(group["param_names"])
+        if len(names) != len(group["params"]):
+            raise ValueError(
+                f"a group has {len(group['params'])} parameters and {len(names)} param_names, of "
+                "which each is to be that of one; change both lists together."
+            )
+        return names
     if model is None:
         return [None] * len(group["params"])
     known = {id(p): name for name, p in model.named_parameters(remove_duplicate=False)}
@@ -174,7 +180,9 @@ def _share(
     for kind, pairs in small.items():
         # A stack pays where several operations share it.
         bare = _in_place.is_bare(ball, pairs[0][0])
-        if kind.shape is None or bare or len(pairs) < _STACK or not kind.shape.numel():
+        # Two that lie in one place are shifted by the sum of their shifts.
+        apart = len({w.data_ptr() for _, w, _ in pairs}) == len(pairs)
+        if kind.shape is None or bare or len(pairs) < _STACK or not kind.shape.numel() or not apart:
             lists.setdefault(kind._replace(shape=None), []).extend(pairs)
             continue
         for part in portions(pairs, itemgetter(1)):

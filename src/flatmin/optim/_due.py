@@ -112,7 +112,15 @@ class Due(Wrapper, ABC):
         self._visit.square = squared_norm(inside)
         return self._visit.square
 
+    def _settle(self) -> None:
+        check_when(self.when)
+        counts = {} if self.when is None else {"sam_steps": 0, **self.when.memory}
+        if not counts.keys() <= self._group_defaults.keys():  # a rule was set afterwards
+            self._group_defaults = {**counts, **self._group_defaults}
+        super()._settle()
+
     def _inside(self) -> list[dict[str, Any]]:
+        self._settle()
         return [group for group in self.param_groups if self._climbs(group)]
 
     def _step(self) -> None:

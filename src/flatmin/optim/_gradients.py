@@ -99,5 +99,6 @@ def bring_back(sums: dict[Tensor, Tensor]) -> None:
 
 
 def _has_finite_norm(tensors: list[Tensor], order: float) -> bool:
-    norms = [norm.float() for norm in torch._foreach_norm(tensors, order)]
+    found = torch._foreach_norm(tensors, order)
+    norms = [norm if norm.dtype == torch.float64 else norm.float() for norm in found]
     return math.isfinite(tree.combine(norms, math.inf).item())

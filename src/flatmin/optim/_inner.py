@@ -39,7 +39,7 @@ def inners(
     plain = _inners(params, pairs, wide=False)
     return [
         number
-        if math.isnan(number) or 1e-30 < abs(number) < math.inf
+        if 1e-30 < abs(number) < math.inf  # not a number is what infinite ones may cancel to
         else _inners(params, [pair], wide=True)[0]
         for number, pair in zip(plain, pairs, strict=True)
     ]

@@ -97,6 +97,8 @@ class Perturbed(Blocks):
                 "closure must be a function that makes the gradients and returns the loss, got a "
                 f"{type(closure).__name__}; hand it over without calling it: step(closure)."
             )
+        if visit.given_up:  # cleared otherwise than by our zero_grad()
+            visit.reset()
         loss = self._evaluate(closure) if closure is not None else None
         if not visit.ever and gradients.any_in(groups) and self.due and self._has_learned():
             visit.tell(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import OrderedDict, deque
+import random
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -171,9 +173,20 @@ def _keep_array(value: Any) -> PutBack:
     return lambda: np.copyto(value, kept)
 
 
-def _keep_generator(value: torch.Generator) -> PutBack:
+def _keep_generator(value: Any) -> PutBack:
     kept = value.get_state()
     return lambda: value.set_state(kept)
+
+
+def _keep_bits(value: np.random.Generator) -> PutBack:
+    source = value.bit_generator
+    kept = source.state
+    return lambda: setattr(source, "state", kept)
+
+
+def _keep_random(value: random.Random) -> PutBack:
+    kept = value.getstate()
+    return lambda: value.setstate(kept)
 
 
 _KEEPERS: dict[type, Callable[[Any], PutBack]] = {
@@ -181,7 +194,13 @@ _KEEPERS: dict[type, Callable[[Any], PutBack]] = {
     deque: _keep_list,
     dict: _keep_dict,
     OrderedDict: _keep_dict,
+    defaultdict: _keep_dict,
+    Counter: _keep_dict,
     set: _keep_dict,
+    SimpleNamespace: lambda value: _keep_dict(vars(value)),
     np.ndarray: _keep_array,
+    np.random.Generator: _keep_bits,
+    np.random.RandomState: _keep_generator,
+    random.Random: _keep_random,
     torch.Generator: _keep_generator,
 }

@@ -18,6 +18,7 @@ from flatmin.optim import _gradients as gradients
 from flatmin.optim._climb import ascend
 from flatmin.optim._cut import names_of, pieces_of
 from flatmin.optim._due import Due, check_when
+from flatmin.optim._groups import drop_filled
 from flatmin.optim._pieces import Piece
 from flatmin.optim._replay import Replay
 from flatmin.optim._restore import Saved
@@ -63,6 +64,7 @@ class Variant(Due, ABC):
         self._group_defaults = {**group_defaults, **counts}
         self._visit = Visit()
         self._adopt(base)
+        drop_filled(base)
         self._complete_groups()
 
     @abstractmethod

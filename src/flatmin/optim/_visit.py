@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.utils.weak import TensorWeakRef
 
 from flatmin.optim._factor import Sizes
 from flatmin.optim._gradients import is_anything
@@ -19,22 +20,37 @@ from flatmin.optim._report import StepReport
 _INSIDE = (str(Path(__file__).parents[1]), str(contextlib.__file__))
 
 
+def _version(grad: Tensor) -> int:
+    return -1 if grad.is_inference() else grad._version
+
+
+# So many of the last parameters are asked whether there is anything in their gradient.
+_LOOKED_AT = 4
+
+
 class Probe:
     """Tells whether gradients are added to those that were there before.
 
     A hook on one parameter looks, at the next gradient that comes for it, whether an earlier one
-    is still in its place. However it was cleared, dropped or filled with zeros, is seen there.
+    is still in its place. However it was cleared, dropped or filled with zeros, is seen there. It
+    is the last one: where something begins at zero (LoRA, a residual branch, a head), the gradients
+    of what lies ahead of it are zero too, and look as if they had been cleared.
     """
 
     __torch_unserializable__ = True  # torch warns of hooks that a pickled tensor loses
 
     def __init__(self, params: Iterable[Tensor]) -> None:
-        """Watch the first parameter that has a gradient."""
+        """Watch the last parameter that has a gradient."""
         self.added: bool | None = None
-        watched = (p for p in params if p.grad is not None and p.requires_grad and p.is_leaf)
+        watched = (
+            p for p in reversed([*params]) if p.grad is not None and p.requires_grad and p.is_leaf
+        )
         self.param = next(watched, None)
+        # Weakly: who holds a gradient keeps others from writing to it.
+        self._seen: Any = None
         self._handle: Any = None
-        if self.param is not None:
+        if self.param is not None and self.param.grad is not None:
+            self._seen = TensorWeakRef(self.param.grad), _version(self.param.grad)
             self._handle = self.param.register_hook(self)  # type: ignore[no-untyped-call]
 
     def __call__(self, _: Tensor) -> None:
@@ -42,6 +58,14 @@ class Probe:
         self.added = earlier is not None and is_anything(earlier)
         if not self.added:  # else it may yet be cleared before the next one comes
             self.close()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the gradient that was there is so still, and none has come for it since."""
+        if self.added is not None or self.param is None or self.param.grad is None:
+            return False
+        (reference, version), grad = self._seen, self.param.grad
+        return reference() is grad and _version(grad) == version and is_anything(grad)
 
     def close(self) -> None:
         """Watch no longer."""
@@ -110,7 +134,9 @@ class Visit:
         """Notice whether gradients that are unscaled now are still there later."""
         if self.unscaled is not None:
             self.unscaled.close()
-        self.unscaled = Probe(params)
+        # One is watched whose gradient can be told from one that was cleared.
+        last = [p for p in params if p.grad is not None][-_LOOKED_AT:]
+        self.unscaled = Probe([p for p in last if p.grad is not None and is_anything(p.grad)])
 
     @property
     def is_unscaled(self) -> bool:
@@ -155,6 +181,19 @@ class Visit:
         if probe is None or probe.param is None:
             return False
         return bool(probe.added) and probe.param.grad is not None
+
+    @property
+    def left(self) -> bool:
+        """Whether what the last block has made is in place, and nothing has come for it.
+
+        As after a block for another head: its backward brought the one that is watched nothing.
+        """
+        return self.climbed and self.probe is not None and self.probe.untouched
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the gradients of the last block have made room for new ones, of no block."""
+        return self.climbed and self.probe is not None and self.probe.added is False
 
     @property
     def used(self) -> bool:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from flatmin.optim import _sharded
 from flatmin.optim._gradients import parameters
-from flatmin.optim._groups import are_unscaled_now, complete, refuse_foreign
+from flatmin.optim._groups import are_complete, are_unscaled_now, complete, refuse_foreign
 from flatmin.optim._several import Several
 from flatmin.optim._visit import Visit
 
@@ -35,6 +35,8 @@ _ELSEWHERE = {
     "second_step": f"{_IN_THE_MIDDLE}: write `optimizer.step()` behind the block `with "
     "optimizer.perturbed():`",
     "base_optimizer": "for it is called base; a scheduler takes the wrapper itself",
+    "rho": "for each group has a radius of its own: write group['sam_rho'] = ... for each group in "
+    "optimizer.param_groups, and read it there",
 }
 
 
@@ -115,6 +117,12 @@ class Wrapper(Optimizer):
             raise AttributeError(f"{type(self).__name__} has no {name}, {_ELSEWHERE[name]}.")
         raise AttributeError(f"neither {type(self).__name__} nor {base} has {name!r}.")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what would be looked at by nobody."""
+        if name in _ELSEWHERE:
+            raise AttributeError(f"{type(self).__name__} has no {name}, {_ELSEWHERE[name]}.")
+        super().__setattr__(name, value)
+
     def __repr__(self) -> str:
         own = f"{type(self).__name__} ("
         around = f"{type(self).__name__} around {type(self.base).__name__} ("
@@ -182,7 +190,15 @@ class Wrapper(Optimizer):
     def _complete_groups(self) -> None:
         """Fill in each group's own settings; what cannot be right is refused before it is used."""
         _sharded.refuse_flat(parameters(self.param_groups))
-        complete(self.param_groups, self._group_defaults, self._known())
+        complete(self.base, self._group_defaults, self._known())
+
+    def _settle(self) -> None:
+        """Complete the groups again where somebody has changed them behind our back.
+
+        As ``add_param_group`` and ``load_state_dict`` of the base do.
+        """
+        if not are_complete(self.param_groups, self._group_defaults):
+            self._complete_groups()
 
     def _known(self) -> set[str]:
         """The settings of the base, and of what it stands around."""

@@ -76,7 +76,8 @@ class MSAM(OnePass):
     def _directions(
         self, params: Sequence[Tensor], states: Mapping[Tensor, Any]
     ) -> list[Tensor | None]:
-        return [self._momentum(states.get(p, {})) for p in params]
+        # What is frozen has the momentum of before, and the base does not move it.
+        return [self._momentum(states.get(p, {})) if p.requires_grad else None for p in params]
 
     def _momentum(self, state: Mapping[str, Any]) -> Tensor | None:
         if state and not {"momentum_buffer", "exp_avg"} & state.keys():
