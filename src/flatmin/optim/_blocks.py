@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
+from torch import Tensor
 
 from flatmin.optim import _gradients as gradients
 from flatmin.optim._restore import Saved, explain
@@ -92,7 +93,7 @@ class Blocks(Variant, ABC):
                     try:
                         with torch.no_grad():
                             self._climb(saved)
-                        given = gradients.any_in(self.param_groups)
+                        given = gradients.given(self.param_groups)
                         gradients.drop(self.param_groups)
                         saved.move()
                         moved = bool(saved)
@@ -102,7 +103,7 @@ class Blocks(Variant, ABC):
                         saved.restore()
                 finally:
                     saved.restore()  # the rest, if the way back was interrupted
-            self._take(given=given, moved=moved)
+            self._take(given, moved=moved)
         except BaseException as error:
             explain(error)
             # Half a gradient must not become a step.
@@ -219,8 +220,8 @@ class Blocks(Variant, ABC):
             )
         visit.forget()
 
-    def _take(self, *, given: bool, moved: bool) -> None:
-        """Look at the gradients that the body has left."""
+    def _take(self, given: Mapping[Tensor, torch.layout], *, moved: bool) -> None:
+        """Look at the gradients that the body has left, where some were given."""
         visit, params = self._visit, gradients.parameters(self.param_groups)
         if moved and any(p.grad is not None and p.grad.requires_grad for p in params):
             raise RuntimeError(
@@ -229,12 +230,22 @@ class Blocks(Variant, ABC):
                 "as AdaHessian, cannot be wrapped. Around any other, leave create_graph out."
             )
         made = gradients.any_in(self.param_groups)
+        if made and visit.zeros:
+            # By choice, for then what is unused decays and coasts in the base.
+            gradients.fill(given)
         if given and not made:
             visit.failure = "the body of perturbed() made no gradient"
         if made and not given and visit.share and not self.one_pass:
             visit.tell(
                 "perturbed() found no gradient to climb along, so its body ran at the weights; "
                 "make the first pass before the block, and clear gradients only before that."
+            )
+        report, compared = visit.report, self.one_pass or self._comparing()
+        if made and given and visit.share and not compared and report and not report.grad_norm:
+            visit.tell(
+                "the gradients at the weights were all zero, so the body of perturbed() ran at the "
+                "weights; make the first pass before the block, and clear gradients only before "
+                "that."
             )
         if made and given and self._replay and not self._replay.seen:
             visit.tell(

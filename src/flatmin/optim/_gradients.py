@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,18 @@ def parameters(groups: Groups) -> list[Tensor]:
 def any_in(groups: Groups) -> bool:
     """Whether any parameter has a gradient."""
     return any(p.grad is not None for p in parameters(groups))
+
+
+def given(groups: Groups) -> dict[Tensor, torch.layout]:
+    """The parameters that have a gradient, and of which layout that is."""
+    return {p: p.grad.layout for p in parameters(groups) if p.grad is not None}
+
+
+def fill(layouts: Mapping[Tensor, torch.layout]) -> None:
+    """Let those that have no gradient any more have one of zeros, of the layout that it had."""
+    for p, layout in layouts.items():
+        if p.grad is None:
+            p.grad = torch.zeros_like(p, layout=layout, requires_grad=False)
 
 
 def is_anything(grad: Tensor) -> bool:

@@ -24,7 +24,7 @@ _filled: WeakKeyDictionary[Optimizer, set[tuple[int, str]]] = WeakKeyDictionary(
 
 def drop_filled(base: Optimizer) -> None:
     """Take out of the groups what an earlier wrapper around the same base has filled in."""
-    for owner in _owners(base):
+    for owner in owners(base):
         for index, key in _filled.pop(owner, set()):
             if index < len(owner.param_groups):
                 owner.param_groups[index].pop(key, None)
@@ -47,7 +47,7 @@ def complete(base: Optimizer, defaults: Mapping[str, float], known: Collection[s
         ValueError: If a group has settings of another wrapper, which nobody would look at, or
             several numbers for one.
     """
-    for owner in _owners(base):
+    for owner in owners(base):
         for index, group in enumerate(owner.param_groups):
             if found := _foreign(group, known):
                 raise ValueError(
@@ -91,7 +91,8 @@ def are_unscaled_now() -> bool:
     return sys._getframe(2).f_code.co_name == "_unscale_grads_"
 
 
-def _owners(base: Optimizer) -> tuple[Optimizer, ...]:
+def owners(base: Optimizer) -> tuple[Optimizer, ...]:
+    """The optimizers that own groups: several, or the base itself."""
     return base.optimizers if isinstance(base, Several) else (base,)
 
 

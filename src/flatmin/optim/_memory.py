@@ -6,7 +6,7 @@ stepped: many bases take an entry that is not empty for one that they have begun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class Memory:
 
     def read(self) -> dict[Tensor, Tensor]:
         """What is remembered, where anything is."""
-        found = {p: state.get(p, {}).get(self._key) for p, state in self._owners.items()}
+        found = {p: remembered(state, p, self._key) for p, state in self._owners.items()}
         return {p: value for p, value in found.items() if value is not None}
 
     def write(self, values: dict[Tensor, Tensor]) -> None:
@@ -51,6 +51,12 @@ class Memory:
                 state.setdefault(p, {})[self._key] = values[p]
             elif self._key in state.get(p, {}):
                 del state[p][self._key]
+
+
+def remembered(states: Mapping[Tensor, Any], p: Tensor, key: str) -> Tensor | None:
+    """What is remembered of a parameter; of one that was pruned to another shape, nothing."""
+    value: Tensor | None = states.get(p, {}).get(key)
+    return value if value is not None and value.shape == p.shape else None
 
 
 def gradients_of(params: Sequence[Tensor]) -> dict[Tensor, Tensor]:

@@ -139,7 +139,7 @@ class Perturbed(Blocks):
         """
         self.base.zero_grad(set_to_none)
         visit = self._visit
-        visit.cleared = True
+        visit.cleared, visit.zeros = True, not set_to_none
         if visit.open:
             return
         if not visit.parts:

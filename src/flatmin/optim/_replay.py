@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from flatmin.optim._random import Random
@@ -19,14 +24,23 @@ from flatmin.optim._state import State
 
 _numbers = itertools.count()
 
+# So many calls of the first pass are remembered by the place in the code that made them.
+_REMEMBERED = 64
+
+_Place = tuple[CodeType, int, bool]
+"""Code of a call, where in it, and whether gradients were on."""
+
+_INSIDE = (torch.__path__[0], str(Path(__file__).parents[1]))
+
 
 @dataclass(eq=False, slots=True)
 class _Call:
     """A forward of the first pass: what it began with."""
 
     random: Random
-    state: State
+    state: State | None
     used: list[_Call]
+    place: _Place
     number: int = field(default_factory=lambda: next(_numbers))
 
     def use(self, *_: Any) -> None:
@@ -41,23 +55,34 @@ class Replay:
     A hook in front of the model's ``forward`` notes the random state and the state of the model
     (``State``) at each call in the first pass. The second pass begins with the state of the first
     call, and its calls with the random states of the first pass's, so that dropout masks return.
-    Only calls that a backward reached count: they are what the gradient is made of, whatever else
-    was evaluated, and whenever the gradients were cleared. A call that no backward can reach any
-    more is forgotten with its graph, which alone holds it.
+    Which call repeats which, the place in the code tells: so what the loss calls beside (targets
+    of its own, an attack) is repeated too. A call from a place of its own repeats the next one that
+    a backward has reached: these are what the gradient is made of, whatever else was evaluated, and
+    whenever the gradients were cleared. The state of one that no backward can reach any more is
+    forgotten with its graph, which alone holds it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        """Attach to ``model`` for as long as this object lives."""
+    def __init__(self, model: nn.Module, bases: Iterable[Optimizer] = ()) -> None:
+        """Attach to ``model`` for as long as this object lives.
+
+        Args:
+            model: Whose calls are repeated.
+            bases: After a step of one of them, by whomever, nothing of before is to be repeated.
+        """
         self.model = model
         self.seen = False  # whether the last first pass went through the model
         self.left = 0  # calls of the last first pass that the second one did not repeat
         self._used: list[_Call] = []
         self._begun: _Call | None = None
-        self._second: Iterator[_Call] | None = None
+        # Random states by place, and the state before all of them.
+        self._places: deque[_Call] = deque(maxlen=_REMEMBERED)
+        self._first: tuple[int, State] | None = None
+        self._second: list[_Call] | None = None
         for hook in (
             # Ahead of hooks that change the state, as those of the old spectral_norm do.
             model.register_forward_pre_hook(_Hook(self, "before_forward"), prepend=True),
             model.register_forward_hook(_Hook(self, "after_forward")),
+            *(base.register_step_post_hook(_Hook(self, "after_step")) for base in bases),
         ):
             weakref.finalize(self, hook.remove)
 
@@ -69,12 +94,12 @@ class Replay:
         state = State(self.model)
         random = Random(state.devices)
         try:
-            if calls:
+            if calls and calls[0].state:
                 calls[0].state.refuse_changes(state)
                 calls[0].state.put_back()
-            self._second = iter(calls)
+            self._second = calls
             yield
-            self.left = sum(1 for _ in self._second)
+            self.left = len(self._second)
         finally:
             self._second = None
             self.clear()
@@ -84,6 +109,12 @@ class Replay:
     def clear(self) -> None:
         """Start anew, since the weights have changed: what is still to be used is of before."""
         self._used = []
+        self._places.clear()
+        self._first = None
+
+    def after_step(self, _: Any) -> None:
+        """Start anew, be it a step of the base alone, of which the wrapper hears nothing."""
+        self.clear()
 
     def forget(self) -> None:
         """Drop the calls whose gradients were dropped; a backward may yet reach the others."""
@@ -91,16 +122,40 @@ class Replay:
 
     def before_forward(self, _: Any) -> None:
         """Note what is there, or set it."""
-        if not torch.is_grad_enabled():
+        place = _place()
+        if self._second is not None:
+            if call := self._repeated(place):
+                call.random.put_back()
             return
-        if self._second is None:
-            state = State(self.model)
-            self._begun = _Call(Random(state.devices), state, self._used)
+        graded = place[-1]
+        if not graded and not self.model.training:
+            return
+        state = State(self.model)
+        call = _Call(Random(state.devices), state if graded else None, self._used, place)
+        if self._first is None:
+            self._first = call.number, state
+        self._places.append(_Call(call.random, None, [], place, call.number))
+        if graded:
+            self._begun = call
             # Activation checkpointing calls forward again in a backward: of use by its nature.
             if torch._C._current_graph_task_id() != -1:
-                self._begun.use()
-        elif call := next(self._second, None):
-            call.random.put_back()
+                call.use()
+
+    def _repeated(self, place: _Place) -> _Call | None:
+        """The call of the first pass that one of the second repeats; each is repeated once."""
+        waiting = self._second or []
+        found = next((call for call in waiting if call.place == place), None)
+        if found is None:
+            found = next((call for call in self._places if call.place == place), None)
+            if found is not None and self._first and self._first[0] == found.number:
+                self._first[1].put_back()
+        if found is None and place[-1] and waiting:
+            found = waiting[0]
+        if found is not None:
+            self._second = [call for call in waiting if call is not found]
+            kept = [call for call in self._places if call.number != found.number]
+            self._places = deque(kept, _REMEMBERED)
+        return found
 
     def after_forward(self, output: Any) -> None:
         """Watch for the backward of a call of the first pass."""
@@ -121,6 +176,14 @@ def _tensors(output: Any, depth: int = 3) -> Iterator[Tensor]:
             names = (*getattr(leaf, "__dict__", ()), *getattr(type(leaf), "__slots__", ()))
             for name in names:
                 yield from _tensors(getattr(leaf, name, None), depth - 1)
+
+
+def _place() -> _Place:
+    """Who has called the model: the innermost place that is neither torch's nor ours."""
+    frame: Any = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti, torch.is_grad_enabled()
 
 
 class _Hook:

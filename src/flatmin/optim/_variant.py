@@ -15,16 +15,16 @@ from torch.optim import Optimizer
 
 from flatmin.ball import Ball
 from flatmin.optim import _gradients as gradients
+from flatmin.optim._base import check_model, checked_base
 from flatmin.optim._climb import ascend
 from flatmin.optim._cut import names_of, pieces_of
 from flatmin.optim._due import Due, check_when
-from flatmin.optim._groups import drop_filled
+from flatmin.optim._groups import drop_filled, owners
 from flatmin.optim._pieces import Piece
 from flatmin.optim._replay import Replay
 from flatmin.optim._restore import Saved
 from flatmin.optim._visit import Visit
 from flatmin.optim._workspace import Workspace
-from flatmin.optim._wrapper import check_model, checked_base
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 
@@ -160,7 +160,7 @@ class Variant(Due, ABC):
     def _adopt(self, base: Optimizer) -> None:
         super()._adopt(base)
         self._workspace = Workspace()
-        self._replay = Replay(self.model) if self.model is not None else None
+        self._replay = None if self.model is None else Replay(self.model, owners(base))
 
     def _complete_groups(self) -> None:
         super()._complete_groups()

@@ -91,6 +91,7 @@ class Visit:
         probe: Watches what becomes of gradients that have been used.
         cleared: Whether ``zero_grad`` was called since a closure was entered.
         wasted: Whether it was called after a block, before a step.
+        zeros: Whether it was told to fill them with zeros.
         told: The warnings that were given; each is given once.
         report: Of the last climb.
         share: Inside a block, the part of rho with which it perturbs.
@@ -113,6 +114,7 @@ class Visit:
     probe: Probe | None = None
     cleared: bool = False
     wasted: bool = False
+    zeros: bool = False
     told: set[str] = field(default_factory=set)
     report: StepReport | None = None
     share: float = 0.0

@@ -6,13 +6,11 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
 from torch.optim import Optimizer
 
 from flatmin.optim import _sharded
 from flatmin.optim._gradients import parameters
 from flatmin.optim._groups import are_complete, are_unscaled_now, complete, refuse_foreign
-from flatmin.optim._several import Several
 from flatmin.optim._visit import Visit
 
 # The base owns its hooks; the wrapper shows the same dictionaries, so that each fires once.
@@ -202,8 +200,7 @@ class Wrapper(Optimizer):
 
     def _known(self) -> set[str]:
         """The settings of the base, and of what it stands around."""
-        layers = [*_layers(self.base)]
-        return {key for each in layers for key in getattr(each, "defaults", ())}
+        return {key for each in _layers(self.base) for key in getattr(each, "defaults", ())}
 
     def _refuse_inside(self, method: str) -> None:
         if self._visit.open:
@@ -211,39 +208,6 @@ class Wrapper(Optimizer):
                 f"{method} was called inside perturbed(), where the weights are not the model's "
                 "own; leave the block first."
             )
-
-
-def checked_base(base: object, wrapper: str) -> Optimizer:
-    """Refuse what no wrapper can stand around; make one of several.
-
-    Raises:
-        TypeError: If it is no optimizer, is a wrapper itself, or cannot step without a closure.
-    """
-    if isinstance(base, list | tuple) and base:
-        return Several([checked_base(one, wrapper) for one in base])
-    if isinstance(base, Wrapper) or not isinstance(base, Optimizer):
-        got = base.__name__ if isinstance(base, type) else type(base).__name__
-        raise TypeError(
-            f"base must be an instance of an ordinary torch optimizer, got {got}; write "
-            f"{wrapper}(torch.optim.SGD(model.named_parameters(), lr=0.1))."
-        )
-    step = inspect.signature(type(base).step).parameters.get("closure")
-    if step is not None and step.default is step.empty:
-        raise TypeError(
-            f"{type(base).__name__} needs a closure of its own to step, which would run at the "
-            f"unperturbed weights; wrap an optimizer that steps with the gradients it is given."
-        )
-    return base
-
-
-def check_model(model: object) -> None:
-    """Refuse what is no module.
-
-    Raises:
-        TypeError: If it is something else than a module or None.
-    """
-    if model is not None and not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
 
 
 def _layers(optimizer: Any) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flatmin.optim._memory import Memory, copied, gradients_of
+from flatmin.optim._memory import Memory, copied, gradients_of, remembered
 from flatmin.optim._one_pass import OnePass
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
@@ -75,7 +75,7 @@ class AsyncSAM(OnePass):
     def _directions(
         self, params: Sequence[Tensor], states: Mapping[Tensor, Any]
     ) -> list[Tensor | None]:
-        return [states.get(p, {}).get("sam_last") for p in params]
+        return [remembered(states, p, "sam_last") for p in params]
 
     def _step(self) -> None:
         # Copied before the base steps, which may change gradients.

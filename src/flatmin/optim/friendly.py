@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from flatmin._given import plain
 from flatmin.optim._in_ball import InBall
-from flatmin.optim._memory import Memory, gradients_of, locals_of, own_gradients
+from flatmin.optim._memory import Memory, gradients_of, locals_of, own_gradients, remembered
 from flatmin.optim.radius import FollowingLR
 from flatmin.optim.when import When
 from flatmin.scale import Identity, Scale
@@ -87,7 +87,7 @@ class FriendlySAM(InBall):
         self, params: Sequence[Tensor], states: Mapping[Tensor, Any]
     ) -> list[Tensor | None]:
         d = own_gradients(params)
-        means = {p: m for p in d if (m := states.get(p, {}).get("sam_mean")) is not None}
+        means = {p: m for p in d if (m := remembered(states, p, "sam_mean")) is not None}
         if means:
             torch._foreach_sub_(locals_of(d[p] for p in means), locals_of(means.values()))
         self._visit.aside.update(d)

@@ -127,6 +127,11 @@ class WSAM(TwoGradients):
 
     def _step(self) -> None:
         rise = dict(self._visit.aside)
+        if rise and any(group.get("lr") is None for group in self.param_groups):
+            raise ValueError(
+                "the decoupled part of WSAM is scaled by the learning rate of its group, and a "
+                "group has lr=None; give the base a learning rate, or set decoupled=False."
+            )
         factor = self._factor() if rise else 1.0
         super()._step()
         c = self.gamma / (1.0 - self.gamma)
