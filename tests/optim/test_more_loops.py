@@ -327,3 +327,35 @@ def test_what_is_frozen_meanwhile_takes_no_part_of_the_momentum() -> None:
         optimizer.step()
     assert shifts[:2] == [0.0, 0.0]
     assert sum(shift**2 for shift in shifts) == pytest.approx(0.3**2, rel=1e-9)
+
+
+def test_gradients_that_are_assigned() -> None:
+    """``autograd.grad`` adds nothing to those that are in place: closures and loops are as usual."""
+    ends = []
+    for assigned in (True, False):
+        torch.manual_seed(0)
+        model = nn.Linear(5, 3).double()
+        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), 0.5)
+
+        def closure(
+            optimizer: Any = optimizer, model: Any = model, assigned: bool = assigned
+        ) -> Any:
+            loss = cross_entropy(model(X), Y)
+            if not assigned:
+                optimizer.zero_grad()
+                loss.backward()
+                return loss
+            params = list(model.parameters())
+            for p, grad in zip(params, torch.autograd.grad(loss, params), strict=True):
+                p.grad = grad
+            return loss
+
+        for _ in range(2):
+            optimizer.step(closure)
+        for _ in range(2):
+            closure()
+            with optimizer.perturbed():
+                closure()
+            optimizer.step()
+        ends.append(model.weight.detach())
+    assert torch.equal(*ends)

@@ -32,7 +32,8 @@ class Probe:
     """Tells whether gradients are added to those that were there before.
 
     A hook on one parameter looks, at the next gradient that comes for it, whether an earlier one
-    is still in its place. However it was cleared, dropped or filled with zeros, is seen there. It
+    is still in its place, and another one whether it was put there: what ``autograd.grad`` asks for
+    is not. However it was cleared, dropped or filled with zeros, is seen there. The parameter
     is the last one: where something begins at zero (LoRA, a residual branch, a head), the gradients
     of what lies ahead of it are zero too, and look as if they had been cleared.
     """
@@ -48,14 +49,21 @@ class Probe:
         self.param = next(watched, None)
         # Weakly: who holds a gradient keeps others from writing to it.
         self._seen: Any = None
-        self._handle: Any = None
+        self._found = False
+        self._handles: list[Any] = []
         if self.param is not None and self.param.grad is not None:
             self._seen = TensorWeakRef(self.param.grad), _version(self.param.grad)
-            self._handle = self.param.register_hook(self)  # type: ignore[no-untyped-call]
+            self._handles = [
+                self.param.register_hook(self),  # type: ignore[no-untyped-call]
+                self.param.register_post_accumulate_grad_hook(self._put),  # type: ignore[no-untyped-call]
+            ]
 
     def __call__(self, _: Tensor) -> None:
         earlier = self.param.grad if self.param is not None else None
-        self.added = earlier is not None and is_anything(earlier)
+        self._found = earlier is not None and is_anything(earlier)
+
+    def _put(self, _: Tensor) -> None:
+        self.added = self._found
         if not self.added:  # else it may yet be cleared before the next one comes
             self.close()
 
@@ -69,9 +77,9 @@ class Probe:
 
     def close(self) -> None:
         """Watch no longer."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
 
 @dataclass(slots=True)
