@@ -330,7 +330,7 @@ def test_what_is_frozen_meanwhile_takes_no_part_of_the_momentum() -> None:
 
 
 def test_gradients_that_are_assigned() -> None:
-    """``autograd.grad`` adds nothing to those that are in place: closures and loops are as usual."""
+    """``autograd.grad`` adds nothing to those in place: closures and loops are as usual."""
     ends = []
     for assigned in (True, False):
         torch.manual_seed(0)
