@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ class Subject:
     @property
     def dtype(self) -> torch.dtype:
         """The floating type in which it is measured."""
-        return next((t.dtype for t in self.model.parameters()), torch.get_default_dtype())
+        kinds = (t.dtype for t in self.model.parameters() if t.is_floating_point())
+        return next(kinds, torch.get_default_dtype())
 
     def objective(self, model: nn.Module | None = None) -> EmpiricalLoss:
         """The loss of the network, or of a copy of it."""
@@ -74,14 +76,19 @@ def fit(
         What can be measured.
 
     Raises:
-        ValueError: If the network does not take the data, or their targets.
+        ValueError: If the network does not take the data, or their targets, or learns complex
+            numbers.
     """
+    for name, parameter in model.named_parameters():
+        if parameter.is_complex() and parameter.requires_grad:
+            raise ValueError(
+                f"the parameters must be real, but {name!r} is {parameter.dtype}; keep a real one "
+                "and join its pairs in the forward, by torch.view_as_complex, or freeze it, by "
+                "requires_grad_(False)."
+            )
+    moved = partial(_placed, device=device, dtype=dtype)
     # Batch normalization would mix examples, and dropout is another function at each call.
-    model.to(device, dtype).eval()
-
-    def moved(t: Tensor) -> Tensor:
-        return t.to(device, dtype if t.is_floating_point() else None)
-
+    _place(model, moved).eval()
     placed = [(apply(moved, inputs), moved(targets)) for inputs, targets in batches]
     sizes = [len(targets) for _, targets in placed]
     if not sum(sizes):
@@ -121,6 +128,19 @@ def made_in(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def _place(model: nn.Module, moved: Callable[[Tensor], Tensor]) -> nn.Module:
+    """What ``to`` does, which would make complex numbers real."""
+    placed: nn.Module = model._apply(moved)  # type: ignore[no-untyped-call]  # torch's own
+    return placed
+
+
+def _placed(t: Tensor, *, device: torch.device | None, dtype: torch.dtype) -> Tensor:
+    """Real numbers in a type, complex ones in that of the same precision, integers as they are."""
+    if t.is_complex():
+        return t.to(device=device, dtype=dtype.to_complex())
+    return t.to(device=device, dtype=dtype if t.is_floating_point() else t.dtype)
+
+
 def _shapes(inputs: Inputs) -> tuple[torch.Size, ...]:
     """The shapes of one example."""
     args, kwargs = arguments(inputs)
@@ -147,11 +167,11 @@ def _outputs(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> Tensor:
 
 def _remedy(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> str:
     """What makes the network take its inputs, found by trying."""
-    floating = apply(lambda t: t.to(dtype), inputs)
+    floating = apply(lambda t: t if t.is_complex() else t.to(dtype), inputs)
     if _tried(model, floating, dtype)[1] is None:
         return "integers are passed on as they are, so give these in floating point"
-    single = apply(lambda t: t.float() if t.is_floating_point() else t, inputs)
-    if _tried(model.float(), single, torch.float32)[1] is None:
+    single = partial(_placed, device=None, dtype=torch.float32)
+    if _tried(_place(model, single), apply(single, inputs), torch.float32)[1] is None:
         return (
             "it makes float32 numbers itself, so measure with --precision fp32 (from Python, "
             "dtype=torch.float32)"
@@ -199,7 +219,8 @@ def digest(batches: Iterable[Examples]) -> str:
         args, kwargs = arguments(inputs)
         for place, value in enumerate((targets, *args, *(kwargs[key] for key in sorted(kwargs)))):
             for t in tensors(value):
-                plain = t.detach().cpu().contiguous()
+                plain = t.detach().cpu().contiguous().resolve_conj()
+                plain = torch.view_as_real(plain) if plain.is_complex() else plain
                 plain = plain.double() if plain.is_floating_point() else plain.long()
                 held = digests.setdefault(place, hashlib.sha256(str(t.shape[1:]).encode()))
                 held.update(plain.numpy().tobytes())
