@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from flatmin._given import check_network
 from flatmin._streams import stream
@@ -18,6 +17,7 @@ from flatmin.analysis.own_targets import Loss
 from flatmin.analysis.seen import Look
 from flatmin.analysis.subject import fit
 from flatmin.analysis.telling import Printed
+from flatmin.analysis.twin import as_written, twin_of
 from flatmin.ball import Ball
 from flatmin.objective._batches import Examples
 from flatmin.objective._checks import check_model
@@ -99,7 +99,7 @@ def look(
             "fill it by load_state_dict."
         )
     check_network(model)
-    model = _as_written(model)
+    model = as_written(model)
     check_model(model)
     for name, given in (("ball", ball), ("control", control)):
         if not isinstance(given, Ball) and (name == "ball" or given is not None):
@@ -115,7 +115,7 @@ def look(
     plan = Plan(balls=balls, measures=measures, effort=effort, scalings=scalings)
     batches, more = _taken(data, examples, batch_size, seed)
     place = torch.device(device) if device is not None else _place_of(model)
-    subject = fit(_copy(model), batches, place, dtype, loss)
+    subject = fit(twin_of(model), batches, place, dtype, loss)
     name = type(model).__name__
     count = sum(len(targets) for _, targets in batches)
     record = looked(
@@ -154,30 +154,6 @@ def _taken(data: Any, examples: int, batch_size: int, seed: int) -> tuple[list[E
         ) from error
     batches = own_batches(kept, examples, batch_size)
     return batches, sum(len(targets) for _, targets in kept) > examples
-
-
-def _as_written(model: nn.Module) -> nn.Module:
-    """The network itself, where ``torch.compile`` has put one around it."""
-    inner = getattr(model, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else model
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    # Weights that a hook makes anew at each call, as pruning does, are results and no leaves.
-    results = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        if module._forward_pre_hooks
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    try:
-        return copy.deepcopy(model, results)
-    except Exception as error:  # a stranger's network can fail in any way
-        raise ValueError(
-            f"the network must be such that copy.deepcopy(model) works, got {one_line(error)}; a "
-            "copy is measured, so that the network itself stays as it is."
-        ) from error
 
 
 def _place_of(model: nn.Module) -> torch.device:
