@@ -15,9 +15,9 @@ from flatmin.analysis.measuring import MEASURES, Effort
 from flatmin.analysis.own_batches import own_batches
 from flatmin.analysis.own_targets import Loss
 from flatmin.analysis.seen import Look
-from flatmin.analysis.subject import fit
+from flatmin.analysis.subject import fit, made_in
 from flatmin.analysis.telling import Printed
-from flatmin.analysis.twin import as_written, twin_of
+from flatmin.analysis.twin import as_written, require_followed, twin_of
 from flatmin.ball import Ball
 from flatmin.objective._batches import Examples
 from flatmin.objective._checks import check_model
@@ -116,6 +116,8 @@ def look(
     batches, more = _taken(data, examples, batch_size, seed)
     place = torch.device(device) if device is not None else _place_of(model)
     subject = fit(twin_of(model), batches, place, dtype, loss)
+    with made_in(dtype):
+        require_followed(subject.objective(), model)
     name = type(model).__name__
     count = sum(len(targets) for _, targets in batches)
     record = looked(
