@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from flatmin._given import check_network
-from flatmin._streams import stream
 from flatmin.analysis.looking import Listener, Plan, looked
 from flatmin.analysis.measuring import MEASURES, Effort
 from flatmin.analysis.own_batches import own_batches
+from flatmin.analysis.own_draws import drawing
 from flatmin.analysis.own_targets import Loss
 from flatmin.analysis.seen import Look
 from flatmin.analysis.subject import fit, made_in
@@ -51,7 +51,7 @@ def look(
     """Measure a network on data: what ``flatmin measure`` does, from Python.
 
     A copy of the network is measured, in eval mode: parameters, mode, type and place of the network
-    itself stay as they are, and so does the random state.
+    itself stay as they are, and so do the random states, that of a loader's generator among them.
 
     Args:
         model: The network; not wrapped for parallel training. Of a compiled one the network that
@@ -146,8 +146,7 @@ def _taken(data: Any, examples: int, batch_size: int, seed: int) -> tuple[list[E
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}.")
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(stream("a loader's examples", seed).get_state())
+        with drawing(data, seed):
             kept = own_batches(data, examples + 1, batch_size)
     except (TypeError, ValueError) as error:
         raise TypeError(

@@ -12,6 +12,7 @@ from torch import nn
 
 from flatmin._streams import seed_for, stream
 from flatmin.analysis.own_batches import own_batches
+from flatmin.analysis.own_draws import drawing
 from flatmin.analysis.weights import fill, read_weights
 from flatmin.data import Batches, ImageSet, load_cifar10, load_cifar100, load_digits
 from flatmin.objective._batches import Examples
@@ -74,7 +75,7 @@ def load_batches(
             batches are taken as they come.
         examples: How many, at most.
         batch_size: In each batch.
-        seed: Chooses the images.
+        seed: Chooses the images, and what a function's loader draws.
         fingerprint: That of the checkpoint, to know what it takes and whether it saw this data.
 
     Returns:
@@ -93,7 +94,8 @@ def load_batches(
         taken: Any = call(text, seed_for("a function's examples", seed))
         facts: dict[str, Any] = {"source": text}
         try:
-            batches = own_batches(taken, examples, batch_size)
+            with drawing(taken, seed):
+                batches = own_batches(taken, examples, batch_size)
         except Exception as error:  # what a stranger's function returns can fail in any way
             raise ValueError(
                 f"{text} must return batches, pairs of inputs and a tensor of targets, got "
