@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from flatmin._streams import seed_for, stream
 from flatmin.analysis.own_batches import own_batches
 from flatmin.analysis.own_draws import drawing
+from flatmin.analysis.twin import as_written
 from flatmin.analysis.weights import fill, read_weights
 from flatmin.data import Batches, ImageSet, load_cifar10, load_cifar100, load_digits
 from flatmin.objective._batches import Examples
+from flatmin.objective._checks import check_model
 from flatmin.train import CheckpointError, load_checkpoint, newest_checkpoint
 from flatmin.train.named import call, is_python, one_line
 from flatmin.train.networks import build_network
@@ -31,10 +34,11 @@ def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module,
         seed: Of torch's random numbers, which the function may draw from.
 
     Returns:
-        The network, and facts for the record; of a checkpoint, its fingerprint among them.
+        The network, without what ``torch.compile`` has put around it, and facts for the record; of
+        a checkpoint, its fingerprint among them.
 
     Raises:
-        ValueError: If nothing can be loaded from there.
+        ValueError: If nothing can be loaded from there, or nothing that can be measured.
     """
     if os.path.exists(text):
         if weights is not None:
@@ -48,9 +52,15 @@ def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module,
     model = call(text, seed)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{text} must return a torch.nn.Module, got {type(model).__name__}.")
+    model = as_written(model)
     facts: dict[str, Any] = {"source": text, "weights": str(weights) if weights else None}
     if weights is not None:
         fill(model, read_weights(weights), f"{weights} does not fit {text}")
+    try:
+        if not any(map(is_lazy, model.parameters())):  # which take their shapes from the data
+            check_model(model)
+    except (TypeError, ValueError) as error:  # what a function returns is input, too
+        raise ValueError(f"{text} returns what cannot be measured: {error}") from error
     return model, facts
 
 
