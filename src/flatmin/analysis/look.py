@@ -21,6 +21,7 @@ from flatmin.analysis.twin import as_written, require_followed, twin_of
 from flatmin.ball import Ball
 from flatmin.objective._batches import Examples
 from flatmin.objective._checks import check_model
+from flatmin.objective._weights import Weight
 from flatmin.record.provenance import provenance
 from flatmin.scale import Elementwise
 from flatmin.train.named import one_line
@@ -34,6 +35,7 @@ def look(
     data: Any,
     *,
     loss: Loss | None = None,
+    weight: Weight | None = None,
     ball: Ball = INVARIANT,
     control: Ball | None = CONTROL,
     measures: Sequence[str] | str = tuple(MEASURES),
@@ -61,6 +63,8 @@ def look(
             positional or a mapping of keyword arguments.
         loss: Mean loss of a batch, from outputs and targets. None takes what the targets mean:
             cross-entropy for integers, the mean squared error for floating point.
+        weight: What ``loss`` divides by, from the targets of a batch: with class weights
+            ``lambda targets: weights[targets].sum()``. The number of examples by default.
         ball: The neighbourhood: its first row of numbers, the plots, and what networks are
             compared in. ``ball.rho`` is in parameter units for ``Identity``, else one.
         control: A second ball for the same measures, SAM's by default; None for none, and none
@@ -107,6 +111,8 @@ def look(
                 f"{name} must be a flatmin.Ball, such as Ball(0.05) or Ball(0.5, "
                 f"scale=Elementwise()), got {type(given).__name__}."
             )
+    if weight is not None and loss is None:
+        raise ValueError("weight is what a loss of your own divides by; give loss as well.")
     if not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating type, such as torch.float64, got {dtype}.")
     measures = (measures,) if isinstance(measures, str) else tuple(measures)
@@ -115,7 +121,7 @@ def look(
     plan = Plan(balls=balls, measures=measures, effort=effort, scalings=scalings)
     batches, more = _taken(data, examples, batch_size, seed)
     place = torch.device(device) if device is not None else _place_of(model)
-    subject = fit(twin_of(model), batches, place, dtype, loss)
+    subject = fit(twin_of(model), batches, place, dtype, loss, weight)
     with made_in(dtype):
         require_followed(subject.objective(), model)
     name = type(model).__name__

@@ -17,6 +17,7 @@ from flatmin.objective import EmpiricalLoss
 from flatmin.objective._batches import Examples, Inputs, apply, arguments
 from flatmin.objective._structure import tensors
 from flatmin.objective._substitution import forgetting
+from flatmin.objective._weights import Weight
 from flatmin.symmetry import Mixings, Scalings, find_mixings, find_scalings
 from flatmin.train.named import one_line
 
@@ -29,6 +30,8 @@ class Subject:
         model: The network.
         loss: Mean loss of a batch, from outputs and targets.
         batches: The data.
+        weight: What the loss divides by, from the targets of a batch; None for what its name and
+            the targets tell.
 
     Example:
         >>> from flatmin.analysis import look
@@ -41,6 +44,7 @@ class Subject:
     model: nn.Module
     loss: Loss
     batches: list[Examples]
+    weight: Weight | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -50,7 +54,7 @@ class Subject:
 
     def objective(self, model: nn.Module | None = None) -> EmpiricalLoss:
         """The loss of the network, or of a copy of it."""
-        weight = weight_of(self.loss, (targets for _, targets in self.batches))
+        weight = self.weight or weight_of(self.loss, (targets for _, targets in self.batches))
         network = self.model if model is None else model
         return EmpiricalLoss(network, self.loss, self.batches, weight=weight)
 
@@ -61,6 +65,7 @@ def fit(
     device: torch.device,
     dtype: torch.dtype,
     loss: Loss | None = None,
+    weight: Weight | None = None,
 ) -> Subject:
     """Bring network and data together, in eval mode, and try them.
 
@@ -71,6 +76,7 @@ def fit(
         dtype: In which floating type.
         loss: Mean loss of a batch, which then takes the targets as they are; None for the one that
             the targets mean.
+        weight: What this loss divides by, from the targets of a batch; None as for ``Subject``.
 
     Returns:
         What can be measured.
@@ -94,7 +100,7 @@ def fit(
     if not sum(sizes):
         raise ValueError("there must be at least one example, got none.")
     if loss is not None:
-        return Subject(model, loss, placed)
+        return Subject(model, loss, placed, weight)
     by_shape = {_shapes(inputs): inputs for inputs, _ in reversed(placed)}
     *_, outputs = (_outputs(model, inputs, dtype) for inputs in by_shape.values())
     if outputs.ndim == 0 or len(outputs) != sizes[0]:
