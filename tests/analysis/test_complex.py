@@ -100,6 +100,21 @@ def test_complex_inputs_keep_both_their_parts() -> None:
     assert digest([(z, y)]) != digest([(z.conj(), y)])
 
 
+class Insisting(Modulus):
+    """Makes float32 numbers itself."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z) @ torch.eye(3, dtype=torch.float32)
+
+
+def test_the_remedy_for_a_precision_is_found_with_complex_inputs_too() -> None:
+    x, y = data()
+    given = torch.complex(x, x.flip(0)), y
+    with pytest.raises(ValueError, match=r"float32 numbers itself.*dtype=torch\.float32"):
+        look(made(Insisting), given, **QUICK)
+    assert look(made(Insisting), given, dtype=torch.float32, **QUICK).loss > 0
+
+
 def test_a_line_joins_complex_buffers_as_well() -> None:
     """Half of the way from 0.7 to 0.9 the turn is the mean of both, as running statistics are."""
     x, y = data()

@@ -62,7 +62,8 @@ def look(
             or batches; the first dimension is the example. Inputs are a tensor, a tuple of
             positional or a mapping of keyword arguments.
         loss: Mean loss of a batch, from outputs and targets. None takes what the targets mean:
-            cross-entropy for integers, the mean squared error for floating point.
+            cross-entropy for integers, the mean squared error for floating point. It must not
+            reach the network itself, as a penalty does.
         weight: What ``loss`` divides by, from the targets of a batch: with class weights
             ``lambda targets: weights[targets].sum()``. The number of examples by default.
         ball: The neighbourhood: its first row of numbers, the plots, and what networks are
@@ -86,7 +87,8 @@ def look(
 
     Raises:
         TypeError: If network or data are something else.
-        ValueError: If they do not fit together, or the loss is not finite.
+        ValueError: If they do not fit together, or the loss is not finite, or is computed from the
+            network itself.
 
     Example:
         The loss (w − 1)² is 1 at w = 2; ρ = 0.5 of ``|w|`` takes w to 3, where it is 4.
