@@ -85,10 +85,18 @@ def test_a_generator_of_the_data_is_seeded_and_put_back(form: str) -> None:
     assert torch.equal(own.get_state(), before)
 
 
-def test_a_training_in_the_middle_of_an_epoch_goes_on_as_without() -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_training_in_the_middle_of_an_epoch_goes_on_as_without(workers: int) -> None:
     def epochs(looks: bool) -> list[Any]:
         own = torch.Generator().manual_seed(7)
-        loader = DataLoader(PLAIN, batch_size=4, shuffle=True, generator=own)
+        loader = DataLoader(
+            PLAIN,
+            batch_size=4,
+            shuffle=True,
+            generator=own,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
         orders = []
         for _ in range(2):
             for x, _ in loader:
