@@ -81,6 +81,14 @@ def loader():
     return DataLoader(Singles(), batch_size=3)
 
 
+def shuffled():
+    return DataLoader(Singles(), batch_size=1, shuffle=True, generator=torch.Generator())
+
+
+def shuffled_by_torch():
+    return DataLoader(Singles(), batch_size=1, shuffle=True)
+
+
 def generator():
     return ((X[k : k + 3], Y[k : k + 3]) for k in (0, 3, 6))
 

@@ -152,6 +152,22 @@ def test_a_loss_of_ones_own() -> None:
     assert found.loss == pytest.approx(smoothed(network().double().eval()(x.double()), y).item())
 
 
+def test_a_loss_with_class_weights_in_several_batches_takes_what_it_divides_by() -> None:
+    quick: dict[str, Any] = {"measures": ["one-step"], "scalings": 0}
+    weights = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
+    loss = nn.CrossEntropyLoss(weight=weights)
+    whole = look(network(), data(), loss=loss, **quick)
+    with pytest.raises(ValueError, match="say what it divides by, as in weight=lambda targets"):
+        look(network(), data(), loss=loss, batch_size=7, **quick)
+
+    def divisor(targets: Tensor) -> Tensor:
+        return weights[targets].sum()
+
+    found = look(network(), data(), loss=loss, weight=divisor, batch_size=7, **quick)
+    assert found.loss == pytest.approx(whole.loss, rel=1e-12)
+    assert found.numbers["one-step"] == pytest.approx(whole.numbers["one-step"], rel=1e-12)
+
+
 def test_it_prints_as_a_table_at_once_or_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["one-step", "average"]
     found = look(network(), data(), measures=names, title="mine", verbose=True, **QUICK)
@@ -198,7 +214,7 @@ def frozen() -> nn.Module:
 
 def stubborn() -> nn.Module:
     model = network()
-    model.held = (model[0].weight * 2).sum()  # type: ignore[assignment]  # no leaf, cannot be copied
+    model.held = model[0].weight.t()  # type: ignore[index]  # a view, which no copy would follow
     return model
 
 
@@ -250,6 +266,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         TypeError,
         "a tuple of 3, expected a pair; make one, such as ((b[0], b[1]) for b in loader)",
     ),
+    "weight": (lambda: look(network(), data(), weight=len), ValueError, "give loss as well"),
     "none": (lambda: look(network(), data(), measures=[]), ValueError, "at least one measure"),
     "samples": (lambda: look(network(), data(), samples=1), ValueError, "at least 2, got 1"),
     "steps": (lambda: look(network(), data(), steps=0), ValueError, "at least 1, got 0"),

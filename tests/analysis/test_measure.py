@@ -23,6 +23,8 @@ from flatmin.train import TrainConfig, train
 from slowly import slow_but
 
 NETWORKS = """
+import warnings
+
 import torch
 from torch import nn
 
@@ -52,6 +54,39 @@ def diverged():
 
 def frozen():
     return mlp().requires_grad_(False)
+
+
+def parallel():
+    return nn.DataParallel(mlp())
+
+
+def scripted():
+    with warnings.catch_warnings(action="ignore"):
+        return torch.jit.script(mlp())
+
+
+def traced():
+    with warnings.catch_warnings(action="ignore"):
+        return torch.jit.trace(mlp(), torch.zeros(2, 1, 8, 8))
+
+
+def empty():
+    with torch.device("meta"):
+        return mlp()
+
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+
+def complex_numbers():
+    model = mlp()
+    model[1].register_parameter("turn", nn.Parameter(torch.tensor(1j)))
+    return model
+
+
+def compiled():
+    return torch.compile(mlp(), backend="eager")
 
 
 def seven():
@@ -257,6 +292,25 @@ def test_batches_of_ones_own_with_squared_errors() -> None:
     assert run("own_networks:two", "--data", "own_networks:twice", *SMALL) == 0
 
 
+def test_a_network_may_wait_for_the_data() -> None:
+    assert run("own_networks:lazy", "--measure", "one-step", *SMALL[:-2], "--grid", "0") == 0
+    assert record()["network"]["parameters"] == 650
+
+
+def test_of_a_compiled_network_the_one_that_was_compiled_is_measured() -> None:
+    import own_networks
+
+    torch.save(own_networks.mlp().state_dict(), "weights.pt")
+    words = ["--weights", "weights.pt", "--measure", "one-step", *SMALL[:-2], "--grid", "0"]
+    found = []
+    for network in ("mlp", "compiled"):
+        assert run(f"own_networks:{network}", *words) == 0
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in record()["rows"]]
+        found.append((record()["certificate"], rows))
+    assert found[0] == found[1]
+    assert found[1][0] == {"copies": 2, "units": 8, "reason": None, "mixings": ""}
+
+
 @pytest.mark.parametrize(
     "words", slow_but([["--scale", "identity"], ["--scale", "layerwise"]], ["--scale", "identity"])
 )
@@ -278,6 +332,12 @@ BAD = {
     "own_networks:MADE": "is a network; name a function that makes it",
     "own_networks:broken": "KeyError: 'lost'",
     "own_networks:seven": "must return a torch.nn.Module, got int",
+    "own_networks:parallel": "own_networks:parallel returns what cannot be measured: model must be "
+    "the plain network, got DataParallel; pass model.module.",
+    "own_networks:scripted": "got a scripted RecursiveScriptModule, whose parameters cannot be",
+    "own_networks:traced": "got a scripted TopLevelTracedModule, whose parameters cannot be",
+    "own_networks:empty": "'1.weight' is on the meta device; load the weights first",
+    "own_networks:complex_numbers": "must be real, but '1.turn' is torch.complex64",
     "own_networks:diverged": "the loss must be finite, got nan",
     "own_networks:frozen": "no parameter with requires_grad",
     "own_networks:line": "does not take these data, inputs of shape [16, 1, 8, 8]",

@@ -64,6 +64,16 @@ def test_a_pair_of_two_rows_is_one_batch() -> None:
     assert measured("two_rows")["data"]["examples"] == 2
 
 
+@pytest.mark.parametrize("data", ["shuffled", "shuffled_by_torch"])
+def test_the_seed_fixes_what_a_shuffled_loader_gives(data: str) -> None:
+    digests = []
+    for seed in ("0", "0", "1"):
+        torch.rand(1)  # the caller's random state moves on
+        found = measured(data, "net", "--examples", "3", "--seed", seed)
+        digests.append(found["data"]["digest"])
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_half_precision_is_measured_in_double() -> None:
     found = measured("half")
     import own

@@ -34,7 +34,8 @@ class AlongTraining:
         model: The network that is trained: the plain one, also where it is wrapped for
             ``torch.compile`` or DDP. Under DDP one process measures.
         loss: Mean loss of a batch, from outputs and targets. None takes what the targets mean:
-            cross-entropy for integers, the mean squared error for floating point.
+            cross-entropy for integers, the mean squared error for floating point. It must not
+            reach the network itself, as a penalty does.
         batch: Inputs and targets, the same at each measuring.
         every: Steps between two measurings.
         measure: A name out of ``flatmin.analysis.MEASURES``, or a function of an objective and a
@@ -53,7 +54,8 @@ class AlongTraining:
 
     Raises:
         TypeError: If network or batch are something else.
-        ValueError: If they do not fit together, or there is no such measure.
+        ValueError: If they do not fit together, the loss is computed from the network itself, or
+            there is no such measure.
 
     Example:
         The loss is w². With ``T = |w|`` a step along the gradient leads to as high a loss again

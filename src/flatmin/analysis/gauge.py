@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from flatmin.analysis.along_figure import along_figure
 from flatmin.analysis.measuring import MEASURES, Effort, measure, scale_name
 from flatmin.analysis.own_targets import Loss
 from flatmin.analysis.subject import fit, made_in
+from flatmin.analysis.twin import require_followed, twin_of
 from flatmin.ball import Ball
 from flatmin.data import DataSet, as_data_set
 from flatmin.objective import EmpiricalLoss
@@ -88,12 +88,14 @@ class Gauge:
             is not finite.
 
         Raises:
-            ValueError: If the network does not take the batch.
+            ValueError: If the network does not take the batch or cannot be copied, or the loss is
+                computed from the network itself.
         """
         place = next((t.device for t in model.parameters()), torch.device("cpu"))
-        subject = fit(copy.deepcopy(model), [self.batch], place, self.dtype, self.loss)
+        subject = fit(twin_of(model), [self.batch], place, self.dtype, self.loss)
         with made_in(self.dtype):
             objective = subject.objective()
+            require_followed(objective, model)
             loss = objective.value(objective.params).item()
             found: dict[str, float | None] = {self.name: None, "loss": _finite(loss)}
             if not math.isfinite(loss):  # the training tells, and may yet recover

@@ -104,7 +104,7 @@ def _join(middle: nn.Module, start: nn.Module, end: nn.Module, t: float) -> None
     )
     with torch.no_grad():
         for (_, here), (_, a), (_, b) in zip(*groups, strict=True):
-            if here.is_floating_point():
+            if here.is_floating_point() or here.is_complex():
                 here.copy_(a if t == 0 else b if t == 1 else (1 - t) * a + t * b)
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from flatmin._given import check_network
-from flatmin._streams import stream
 from flatmin.analysis.looking import Listener, Plan, looked
 from flatmin.analysis.measuring import MEASURES, Effort
 from flatmin.analysis.own_batches import own_batches
+from flatmin.analysis.own_draws import drawing
 from flatmin.analysis.own_targets import Loss
 from flatmin.analysis.seen import Look
-from flatmin.analysis.subject import fit
+from flatmin.analysis.subject import fit, made_in
 from flatmin.analysis.telling import Printed
+from flatmin.analysis.twin import as_written, require_followed, twin_of
 from flatmin.ball import Ball
 from flatmin.objective._batches import Examples
 from flatmin.objective._checks import check_model
+from flatmin.objective._weights import Weight
 from flatmin.record.provenance import provenance
 from flatmin.scale import Elementwise
 from flatmin.train.named import one_line
@@ -34,6 +35,7 @@ def look(
     data: Any,
     *,
     loss: Loss | None = None,
+    weight: Weight | None = None,
     ball: Ball = INVARIANT,
     control: Ball | None = CONTROL,
     measures: Sequence[str] | str = tuple(MEASURES),
@@ -51,7 +53,7 @@ def look(
     """Measure a network on data: what ``flatmin measure`` does, from Python.
 
     A copy of the network is measured, in eval mode: parameters, mode, type and place of the network
-    itself stay as they are, and so does the random state.
+    itself stay as they are, and so do the random states, that of a loader's generator among them.
 
     Args:
         model: The network; not wrapped for parallel training. Of a compiled one the network that
@@ -60,7 +62,10 @@ def look(
             or batches; the first dimension is the example. Inputs are a tensor, a tuple of
             positional or a mapping of keyword arguments.
         loss: Mean loss of a batch, from outputs and targets. None takes what the targets mean:
-            cross-entropy for integers, the mean squared error for floating point.
+            cross-entropy for integers, the mean squared error for floating point. It must not
+            reach the network itself, as a penalty does.
+        weight: What ``loss`` divides by, from the targets of a batch: with class weights
+            ``lambda targets: weights[targets].sum()``. The number of examples by default.
         ball: The neighbourhood: its first row of numbers, the plots, and what networks are
             compared in. ``ball.rho`` is in parameter units for ``Identity``, else one.
         control: A second ball for the same measures, SAM's by default; None for none, and none
@@ -82,7 +87,8 @@ def look(
 
     Raises:
         TypeError: If network or data are something else.
-        ValueError: If they do not fit together, or the loss is not finite.
+        ValueError: If they do not fit together, or the loss is not finite, or is computed from the
+            network itself.
 
     Example:
         The loss (w − 1)² is 1 at w = 2; ρ = 0.5 of ``|w|`` takes w to 3, where it is 4.
@@ -99,7 +105,7 @@ def look(
             "fill it by load_state_dict."
         )
     check_network(model)
-    model = _as_written(model)
+    model = as_written(model)
     check_model(model)
     for name, given in (("ball", ball), ("control", control)):
         if not isinstance(given, Ball) and (name == "ball" or given is not None):
@@ -107,6 +113,8 @@ def look(
                 f"{name} must be a flatmin.Ball, such as Ball(0.05) or Ball(0.5, "
                 f"scale=Elementwise()), got {type(given).__name__}."
             )
+    if weight is not None and loss is None:
+        raise ValueError("weight is what a loss of your own divides by; give loss as well.")
     if not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating type, such as torch.float64, got {dtype}.")
     measures = (measures,) if isinstance(measures, str) else tuple(measures)
@@ -115,7 +123,9 @@ def look(
     plan = Plan(balls=balls, measures=measures, effort=effort, scalings=scalings)
     batches, more = _taken(data, examples, batch_size, seed)
     place = torch.device(device) if device is not None else _place_of(model)
-    subject = fit(_copy(model), batches, place, dtype, loss)
+    subject = fit(twin_of(model), batches, place, dtype, loss, weight)
+    with made_in(dtype):
+        require_followed(subject.objective(), model)
     name = type(model).__name__
     count = sum(len(targets) for _, targets in batches)
     record = looked(
@@ -144,8 +154,7 @@ def _taken(data: Any, examples: int, batch_size: int, seed: int) -> tuple[list[E
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}.")
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(stream("a loader's examples", seed).get_state())
+        with drawing(data, seed):
             kept = own_batches(data, examples + 1, batch_size)
     except (TypeError, ValueError) as error:
         raise TypeError(
@@ -154,30 +163,6 @@ def _taken(data: Any, examples: int, batch_size: int, seed: int) -> tuple[list[E
         ) from error
     batches = own_batches(kept, examples, batch_size)
     return batches, sum(len(targets) for _, targets in kept) > examples
-
-
-def _as_written(model: nn.Module) -> nn.Module:
-    """The network itself, where ``torch.compile`` has put one around it."""
-    inner = getattr(model, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else model
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    # Weights that a hook makes anew at each call, as pruning does, are results and no leaves.
-    results = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        if module._forward_pre_hooks
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    try:
-        return copy.deepcopy(model, results)
-    except Exception as error:  # a stranger's network can fail in any way
-        raise ValueError(
-            f"the network must be such that copy.deepcopy(model) works, got {one_line(error)}; a "
-            "copy is measured, so that the network itself stays as it is."
-        ) from error
 
 
 def _place_of(model: nn.Module) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -47,6 +48,11 @@ def _batches(taken: Any, batch_size: int) -> Iterable[Any]:
         return Batches(taken, min(batch_size, len(taken)), shuffle=False)
     if isinstance(taken, Dataset):
         return DataLoader(taken, batch_size=batch_size)
+    if isinstance(taken, DataLoader):
+        # Persistent workers serve one iterator, in which a training may be in the middle.
+        fresh: DataLoader[Any] = copy.copy(taken)
+        fresh._iterator = None
+        return fresh
     # No batch is a tensor, so this is no list of two of them.
     if isinstance(taken, tuple | list) and len(taken) == 2 and isinstance(taken[1], Tensor):
         return [taken]

@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from flatmin._streams import seed_for, stream
 from flatmin.analysis.own_batches import own_batches
+from flatmin.analysis.own_draws import drawing
+from flatmin.analysis.twin import as_written
 from flatmin.analysis.weights import fill, read_weights
 from flatmin.data import Batches, ImageSet, load_cifar10, load_cifar100, load_digits
 from flatmin.objective._batches import Examples
+from flatmin.objective._checks import check_model
 from flatmin.train import CheckpointError, load_checkpoint, newest_checkpoint
 from flatmin.train.named import call, is_python, one_line
 from flatmin.train.networks import build_network
@@ -30,10 +34,11 @@ def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module,
         seed: Of torch's random numbers, which the function may draw from.
 
     Returns:
-        The network, and facts for the record; of a checkpoint, its fingerprint among them.
+        The network, without what ``torch.compile`` has put around it, and facts for the record; of
+        a checkpoint, its fingerprint among them.
 
     Raises:
-        ValueError: If nothing can be loaded from there.
+        ValueError: If nothing can be loaded from there, or nothing that can be measured.
     """
     if os.path.exists(text):
         if weights is not None:
@@ -47,9 +52,15 @@ def load_network(text: str, weights: Path | None, seed: int) -> tuple[nn.Module,
     model = call(text, seed)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{text} must return a torch.nn.Module, got {type(model).__name__}.")
+    model = as_written(model)
     facts: dict[str, Any] = {"source": text, "weights": str(weights) if weights else None}
     if weights is not None:
         fill(model, read_weights(weights), f"{weights} does not fit {text}")
+    try:
+        if not any(map(is_lazy, model.parameters())):  # which take their shapes from the data
+            check_model(model)
+    except (TypeError, ValueError) as error:  # what a function returns is input, too
+        raise ValueError(f"{text} returns what cannot be measured: {error}") from error
     return model, facts
 
 
@@ -74,7 +85,7 @@ def load_batches(
             batches are taken as they come.
         examples: How many, at most.
         batch_size: In each batch.
-        seed: Chooses the images.
+        seed: Chooses the images, and what a function's loader draws.
         fingerprint: That of the checkpoint, to know what it takes and whether it saw this data.
 
     Returns:
@@ -93,7 +104,8 @@ def load_batches(
         taken: Any = call(text, seed_for("a function's examples", seed))
         facts: dict[str, Any] = {"source": text}
         try:
-            batches = own_batches(taken, examples, batch_size)
+            with drawing(taken, seed):
+                batches = own_batches(taken, examples, batch_size)
         except Exception as error:  # what a stranger's function returns can fail in any way
             raise ValueError(
                 f"{text} must return batches, pairs of inputs and a tensor of targets, got "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from flatmin.objective import EmpiricalLoss
 from flatmin.objective._batches import Examples, Inputs, apply, arguments
 from flatmin.objective._structure import tensors
 from flatmin.objective._substitution import forgetting
+from flatmin.objective._weights import Weight
 from flatmin.symmetry import Mixings, Scalings, find_mixings, find_scalings
 from flatmin.train.named import one_line
 
@@ -28,6 +30,8 @@ class Subject:
         model: The network.
         loss: Mean loss of a batch, from outputs and targets.
         batches: The data.
+        weight: What the loss divides by, from the targets of a batch; None for what its name and
+            the targets tell.
 
     Example:
         >>> from flatmin.analysis import look
@@ -40,15 +44,17 @@ class Subject:
     model: nn.Module
     loss: Loss
     batches: list[Examples]
+    weight: Weight | None = None
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating type in which it is measured."""
-        return next((t.dtype for t in self.model.parameters()), torch.get_default_dtype())
+        kinds = (t.dtype for t in self.model.parameters() if t.is_floating_point())
+        return next(kinds, torch.get_default_dtype())
 
     def objective(self, model: nn.Module | None = None) -> EmpiricalLoss:
         """The loss of the network, or of a copy of it."""
-        weight = weight_of(self.loss, (targets for _, targets in self.batches))
+        weight = self.weight or weight_of(self.loss, (targets for _, targets in self.batches))
         network = self.model if model is None else model
         return EmpiricalLoss(network, self.loss, self.batches, weight=weight)
 
@@ -59,6 +65,7 @@ def fit(
     device: torch.device,
     dtype: torch.dtype,
     loss: Loss | None = None,
+    weight: Weight | None = None,
 ) -> Subject:
     """Bring network and data together, in eval mode, and try them.
 
@@ -69,25 +76,31 @@ def fit(
         dtype: In which floating type.
         loss: Mean loss of a batch, which then takes the targets as they are; None for the one that
             the targets mean.
+        weight: What this loss divides by, from the targets of a batch; None as for ``Subject``.
 
     Returns:
         What can be measured.
 
     Raises:
-        ValueError: If the network does not take the data, or their targets.
+        ValueError: If the network does not take the data, or their targets, or learns complex
+            numbers.
     """
+    for name, parameter in model.named_parameters():
+        if parameter.is_complex() and parameter.requires_grad:
+            raise ValueError(
+                f"the parameters must be real, but {name!r} is {parameter.dtype}; keep a real one "
+                "and join its pairs in the forward, by torch.view_as_complex, or freeze it, by "
+                "requires_grad_(False)."
+            )
+    moved = partial(_placed, device=device, dtype=dtype)
     # Batch normalization would mix examples, and dropout is another function at each call.
-    model.to(device, dtype).eval()
-
-    def moved(t: Tensor) -> Tensor:
-        return t.to(device, dtype if t.is_floating_point() else None)
-
+    _place(model, moved).eval()
     placed = [(apply(moved, inputs), moved(targets)) for inputs, targets in batches]
     sizes = [len(targets) for _, targets in placed]
     if not sum(sizes):
         raise ValueError("there must be at least one example, got none.")
     if loss is not None:
-        return Subject(model, loss, placed)
+        return Subject(model, loss, placed, weight)
     by_shape = {_shapes(inputs): inputs for inputs, _ in reversed(placed)}
     *_, outputs = (_outputs(model, inputs, dtype) for inputs in by_shape.values())
     if outputs.ndim == 0 or len(outputs) != sizes[0]:
@@ -121,6 +134,19 @@ def made_in(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def _place(model: nn.Module, moved: Callable[[Tensor], Tensor]) -> nn.Module:
+    """What ``to`` does, which would make complex numbers real."""
+    placed: nn.Module = model._apply(moved)  # type: ignore[no-untyped-call]  # torch's own
+    return placed
+
+
+def _placed(t: Tensor, *, device: torch.device | None, dtype: torch.dtype) -> Tensor:
+    """Real numbers in a type, complex ones in that of the same precision, integers as they are."""
+    if t.is_complex():
+        return t.to(device=device, dtype=dtype.to_complex())
+    return t.to(device=device, dtype=dtype if t.is_floating_point() else t.dtype)
+
+
 def _shapes(inputs: Inputs) -> tuple[torch.Size, ...]:
     """The shapes of one example."""
     args, kwargs = arguments(inputs)
@@ -147,11 +173,11 @@ def _outputs(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> Tensor:
 
 def _remedy(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> str:
     """What makes the network take its inputs, found by trying."""
-    floating = apply(lambda t: t.to(dtype), inputs)
+    floating = apply(lambda t: t if t.is_complex() else t.to(dtype), inputs)
     if _tried(model, floating, dtype)[1] is None:
         return "integers are passed on as they are, so give these in floating point"
-    single = apply(lambda t: t.float() if t.is_floating_point() else t, inputs)
-    if _tried(model.float(), single, torch.float32)[1] is None:
+    single = partial(_placed, device=None, dtype=torch.float32)
+    if _tried(_place(model, single), apply(single, inputs), torch.float32)[1] is None:
         return (
             "it makes float32 numbers itself, so measure with --precision fp32 (from Python, "
             "dtype=torch.float32)"
@@ -199,7 +225,8 @@ def digest(batches: Iterable[Examples]) -> str:
         args, kwargs = arguments(inputs)
         for place, value in enumerate((targets, *args, *(kwargs[key] for key in sorted(kwargs)))):
             for t in tensors(value):
-                plain = t.detach().cpu().contiguous()
+                plain = t.detach().cpu().contiguous().resolve_conj()
+                plain = torch.view_as_real(plain) if plain.is_complex() else plain
                 plain = plain.double() if plain.is_floating_point() else plain.long()
                 held = digests.setdefault(place, hashlib.sha256(str(t.shape[1:]).encode()))
                 held.update(plain.numpy().tobytes())
