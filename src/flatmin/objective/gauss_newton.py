@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from flatmin import _room as room
 from flatmin._types import Params
 from flatmin.objective import _derivatives as derivatives
-from flatmin.objective._evaluation import Evaluated
+from flatmin.objective._evaluation import Evaluated, widened
 from flatmin.objective._structure import map_tensors
 from flatmin.objective.empirical import EmpiricalLoss
 
@@ -98,8 +98,8 @@ def _product(at: Evaluated, vector: Params) -> dict[str, Tensor]:
     def cut(output: Tensor) -> Tensor:
         if not output.requires_grad:
             return output
-        outputs.append(output)
-        ends.append(output.detach().requires_grad_())
+        outputs.append(widened(output))
+        ends.append(outputs[-1].detach().requires_grad_())
         return ends[-1]
 
     given = map_tensors(cut, at.outputs)
