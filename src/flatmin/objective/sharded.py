@@ -223,3 +223,5 @@ class ShardedLoss:
             self._processes.agree(checks.mode_fault(self.model, first, second))
         several = self._processes.total(len(first)) > 1
         self._processes.agree(mean.sums or (mean.mixes if several else None))
+        if several:
+            mean.warn(stacklevel=3)  # the line that makes the loss
