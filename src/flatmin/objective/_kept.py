@@ -24,12 +24,13 @@ _SHIFT = 0.1
 """How far beside the parameters, in units of their root mean square, or of one if they are zero."""
 
 
-class _Kept(NamedTuple):
+class Kept(NamedTuple):
     """A tensor in a container, or in a tuple there."""
 
     name: str
     container: Any
     key: Any
+    value: Any
 
 
 def kept_fault(model: nn.Module, params: Params, loss: Callable[[Params], float]) -> str | None:
@@ -40,31 +41,31 @@ def kept_fault(model: nn.Module, params: Params, loss: Callable[[Params], float]
         params: Its own parameters.
         loss: At given parameters; called only if the model keeps tensors.
     """
-    found = list(_kept(model))
+    found = list(kept_in(model))
     if not found:
         return None
-    beside = _beside(params)
-    here, there, again = loss(params), loss(beside), loss(beside)
+    aside = beside(params)
+    here, there, again = loss(params), loss(aside), loss(aside)
     if not math.isfinite(there) or there != again:
         return None
 
-    def answer(kept: Sequence[_Kept], gone: bool) -> bool | None:
+    def answer(kept: Sequence[Kept], gone: bool) -> bool | None:
         try:
             with _without(kept, gone):
                 anew = loss(params)
                 if not math.isclose(anew, here, rel_tol=1e-5, abs_tol=1e-12):
                     return None
-                moved = loss(beside)
+                moved = loss(aside)
         except Exception:  # a stranger's model may say so in any way
             return None
         return abs(moved - there) > 10.0 * abs(anew - here)
 
-    def computed(kept: Sequence[_Kept]) -> bool | None:
+    def computed(kept: Sequence[Kept]) -> bool | None:
         """Whether any of them was; None if the model has a use of its own for them."""
         answers = [answer(kept, gone) for gone in (False, True)]
         return None if answers == [None, None] else any(answers)
 
-    def first(kept: Sequence[_Kept]) -> _Kept | None:
+    def first(kept: Sequence[Kept]) -> Kept | None:
         known = computed(kept)
         if known is False:  # as a rule
             return None
@@ -81,7 +82,7 @@ def kept_fault(model: nn.Module, params: Params, loss: Callable[[Params], float]
     )
 
 
-def _kept(model: nn.Module) -> Iterator[_Kept]:
+def kept_in(model: nn.Module) -> Iterator[Kept]:
     """Floating tensors that are no parameters, in whatever a model keeps."""
     norms = [module for module in model.modules() if isinstance(module, _NormBase)]
     statistics = {id(t) for norm in norms for t in norm.buffers(recurse=False)}
@@ -89,7 +90,7 @@ def _kept(model: nn.Module) -> Iterator[_Kept]:
     for holder, container, before in places_of(model, known):
         for key, value in entries(before):
             if _is_floating(value) and id(value) not in statistics:
-                yield _Kept(name_of(holder, key, known), container, key)
+                yield Kept(name_of(holder, key, known), container, key, value)
 
 
 def _is_floating(value: object) -> bool:
@@ -103,11 +104,11 @@ def _is_floating(value: object) -> bool:
 
 
 @contextmanager
-def _without(kept: Sequence[_Kept], gone: bool) -> Iterator[None]:
+def _without(kept: Sequence[Kept], gone: bool) -> Iterator[None]:
     """Leave None in their places, or nothing: as before anything is kept."""
-    before = [(container, container.copy()) for _, container, _ in kept]
+    before = [(container, container.copy()) for _, container, _, _ in kept]
     try:
-        for _, container, key in reversed(kept):  # what follows in a list moves up
+        for _, container, key, _ in reversed(kept):  # what follows in a list moves up
             if gone:
                 del container[key]
             else:
@@ -124,7 +125,8 @@ def _without(kept: Sequence[_Kept], gone: bool) -> Iterator[None]:
             container.update(entire)
 
 
-def _beside(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def beside(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors a little aside, the same ones each time."""
     generator = stream("beside the parameters")
     moved = {}
     for name, p in params.items():

@@ -23,6 +23,7 @@ from flatmin.objective._evaluation import Evaluated, LossFunction, device_of, ev
 from flatmin.objective._kept import kept_fault
 from flatmin.objective._processes import Processes
 from flatmin.objective._proof import prove
+from flatmin.objective._ties import tie_fault
 from flatmin.objective._weights import Weight, count, weight_of
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ class EmpiricalLoss:
         ValueError: If there is no data; if the loss is no scalar or no mean over examples; if two
             evaluations at the same point differ, for then shuffling, augmentation, dropout or
             changing data make every measure meaningless; if the loss is another one where gradients
-            are wanted; if it reaches parameters past the model; if the model keeps what it has
-            computed from them before; or if a forward pass changes them.
+            are wanted; if it reaches parameters past the model, or in a tensor that shares their
+            memory; if the model keeps what it has computed from them before; or if a forward pass
+            changes them.
 
     Example:
         One example, prediction w·3, target 6: the loss at w = 1 is (3 − 6)².
@@ -249,7 +251,8 @@ class EmpiricalLoss:
 
         with torch.no_grad():
             self._mixes = prove(self.model, run, self._processes(), self.weight)
-            self._processes().agree(kept_fault(self.model, self.params, self._first_loss))
+            for fault in (tie_fault, kept_fault):
+                self._processes().agree(fault(self.model, self.params, self._first_loss))
 
     def _first_loss(self, params: Params) -> float:
         """Of the first batch alone; zero where there is none."""
