@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import types
+import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -121,11 +122,11 @@ def _differs(now: Collection[Any], before: Collection[Any]) -> bool:
 
 
 def holds(value: Any) -> bool:
-    """Whether there is a tensor in it."""
+    """Whether there is a tensor in it, or a reference such as recurrent layers keep to weights."""
     waiting, seen = [value], set()
     while waiting:
         part = waiting.pop()
-        if isinstance(part, Tensor):
+        if isinstance(part, Tensor | weakref.ref):
             return True
         # A container may hold itself.
         if (isinstance(part, tuple) or type(part) in _CONTAINERS) and id(part) not in seen:
