@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from flatmin import Ball, EmpiricalLoss, FunctionObjective
@@ -336,3 +337,20 @@ def test_recurrent_layers_follow_after_a_functional_call(
     torch.testing.assert_close(value, true.detach(), rtol=1e-13, atol=0)
     slopes = torch.autograd.grad(true, list(model.parameters()))
     torch.testing.assert_close(list(grad.values()), list(slopes), rtol=1e-11, atol=1e-15)
+
+
+def test_parametrizations_follow_in_a_cache_of_the_callers_own() -> None:
+    model, source = nn.Linear(4, 3).double(), torch.Generator().manual_seed(1)
+    nn.utils.parametrizations.weight_norm(model)
+    x = torch.randn(12, 4, dtype=torch.float64, generator=source)
+
+    def rise() -> float:
+        loss = EmpiricalLoss(model, F.cross_entropy, [(x, torch.arange(12) % 3)])
+        return one_step_sharpness(loss, loss.params, Ball(0.1)).value
+
+    expected = rise()
+    with parametrize.cached():
+        weight = model.weight
+        assert rise() == expected
+        assert model.weight is weight  # the cache is as it was, and on
+    assert model.weight is not model.weight
