@@ -54,7 +54,12 @@ def check_model(model: object) -> None:
 
 
 def check_repeatable(batches: object) -> None:
-    """Refuse data that are gone once they were seen."""
+    """Refuse what holds no batches, and data that are gone once they were seen."""
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise TypeError(
+            "batches must be a list of pairs (inputs, targets), or a DataLoader with "
+            f"shuffle=False, got {type(batches).__name__}."
+        )
     if isinstance(batches, Iterator):
         raise TypeError(
             "batches can be iterated only once, but a measure evaluates the loss many times; "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatmin import _tree as tree
+from flatmin._given import check_count
 from flatmin._types import Params
 from flatmin.objective import _batches
 from flatmin.objective import _checks as checks
@@ -186,11 +187,11 @@ class EmpiricalLoss:
             Objectives of this process alone, over its own examples.
 
         Raises:
+            TypeError: If ``m`` is no whole number.
             ValueError: If ``m`` is below one, the loss function is no mean over examples, or a
                 batch cannot be cut.
         """
-        if m < 1:
-            raise ValueError(f"m must be at least 1 example, got {m}.")
+        check_count("m", m, 1)
         if self._mixes:
             raise ValueError(self._mixes)
         with self._measuring():  # a loader draws a random number when it starts

@@ -185,9 +185,3 @@ def mean_and_error(samples: Sequence[float]) -> tuple[float, float]:
     n = len(samples)
     mean = math.fsum(samples) / n
     return mean, math.sqrt(math.fsum((s - mean) ** 2 for s in samples) / (n - 1) / n)
-
-
-def check_at_least(name: str, number: int, least: int) -> None:
-    """Refuse a count that is too small."""
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}.")
