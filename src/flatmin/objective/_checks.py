@@ -138,7 +138,7 @@ def checked(named: dict[str, nn.Parameter], name: str, given: Tensor) -> nn.Para
 def checked_loss(
     function: Callable[[Any, Tensor], Tensor], outputs: Any, targets: Tensor
 ) -> Tensor:
-    """The loss of a batch in float64; refuse what is no scalar."""
+    """The loss of a batch; refuse what is no scalar."""
     try:
         loss = function(outputs, targets)
     except RuntimeError as error:
@@ -163,7 +163,7 @@ def checked_loss(
             f"loss_function must return the mean over the batch, a real scalar tensor, got {got}; "
             "use reduction='mean'."
         )
-    return loss.double()
+    return loss
 
 
 def changed(first: Sequence[float], second: Sequence[float], rounding: float = 0.0) -> str | None:

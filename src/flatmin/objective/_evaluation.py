@@ -21,10 +21,11 @@ class Evaluated(NamedTuple):
     """A batch whose loss is known: what it was computed from is still in place, as it was.
 
     Outputs and targets are those of the model and of the data; ``loss_function`` copies and widens
-    them. ``loss_of`` takes inputs and targets.
+    them. ``loss_of`` takes inputs and targets. The loss is in float64, and was in ``dtype``.
     """
 
     loss: Tensor
+    dtype: torch.dtype
     inputs: Inputs
     outputs: Any
     targets: Tensor
@@ -63,15 +64,16 @@ def evaluate(
         return of_outputs(outputs_of(inputs), targets)
 
     seen = 0
-    for given, aims in batches:
+    for passed, aims in batches:
         seen += len(aims)
         # Copies, for a model may write into what it is given.
-        inputs, targets = copied(given, device), aims.to(device)
+        inputs, targets = copied(passed, device), aims.to(device)
         # Fresh state: statistics that a forward pass updates must not reach the next one.
         with substitution.fresh():
             outputs = outputs_of(inputs)
             loss = checked_loss(of_outputs, outputs, targets)
-            use(Evaluated(loss, inputs, outputs, targets, substitution, of_outputs, loss_of))
+            given = inputs, outputs, targets
+            use(Evaluated(loss.double(), loss.dtype, *given, substitution, of_outputs, loss_of))
     substitution.check_unchanged()
     return seen
 

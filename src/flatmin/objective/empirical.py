@@ -65,6 +65,10 @@ class EmpiricalLoss:
             ``torch.distributed.group.WORLD`` for all. Give the plain model, not one wrapped for
             parallel training.
 
+    Attributes:
+        dtype: The coarsest floating type among outputs and losses, as the model and the loss
+            function return them; a measure says where its rounding shows.
+
     Raises:
         TypeError: If ``model`` is no plain module, a batch is no pair of inputs and a tensor, or
             ``loss_function`` cannot take the outputs.
@@ -105,6 +109,7 @@ class EmpiricalLoss:
         self.group = group
         self.num_examples, self.total_weight = 0, 0.0
         self._mixes: str | None = None
+        self.dtype: torch.dtype | None = None
         with self._measuring():
             self._count()
             self._prove()
@@ -251,7 +256,8 @@ class EmpiricalLoss:
             self._evaluate(self.params, lambda at, share: use(at))
 
         with torch.no_grad():
-            self._mixes = prove(self.model, run, self._processes(), self.weight)
+            found = prove(self.model, run, self._processes(), self.weight)
+            self._mixes, self.dtype = found
             for fault in (tie_fault, kept_fault):
                 self._processes().agree(fault(self.model, self.params, self._first_loss))
 

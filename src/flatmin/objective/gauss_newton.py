@@ -67,6 +67,11 @@ class GaussNewton:
                 f"{type(self.loss).__name__}."
             )
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """That of the loss."""
+        return self.loss.dtype
+
     def value(self, params: Params) -> Tensor:
         """Mean loss at ``params``."""
         return self.loss.value(params)

@@ -138,7 +138,9 @@ class ShardedLoss:
                     loss = checks.checked_loss(of_outputs, outputs, targets)
                     share = weight_of(self.weight, targets) / self.total_weight
                     # Whoever asks the model again would wait for the other processes.
-                    at = Evaluated(loss, inputs, outputs, targets, None, of_outputs, None)  # type: ignore[arg-type]
+                    nobody: Any = None
+                    given = inputs, outputs, targets, nobody, of_outputs, nobody
+                    at = Evaluated(loss.double(), loss.dtype, *given)
                     use(at, share)
                 reshard(self.model)
         checks.check_seen(self.num_examples, self._processes.total(seen))

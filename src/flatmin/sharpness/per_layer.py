@@ -74,6 +74,10 @@ class _Restricted:
     objective: Objective
     rest: Params
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return getattr(self.objective, "dtype", None)
+
     def value(self, params: Params) -> Tensor:
         return self.objective.value({**self.rest, **params})
 
