@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,20 @@ def shown(value: object) -> str:
     """A wrong argument for a message: what is not short is named by its type."""
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+
+
+def check_count(name: str, number: object, least: int) -> None:
+    """Refuse a count that is no whole number, or too small.
+
+    Raises:
+        TypeError: If it is no whole number.
+        ValueError: If it is too small.
+    """
+    if not isinstance(number, Integral):
+        example = int(number) if isinstance(number, float) and number.is_integer() else least
+        raise TypeError(f"{name} must be a whole number, such as {example}, got {shown(number)}.")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}.")
 
 
 def check_network(model: object) -> None:

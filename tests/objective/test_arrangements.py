@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, UserDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pytest
@@ -183,6 +183,31 @@ class Answer:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Cooled:
+    """What computes when it is made."""
+
+    logits: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "logits", self.logits / 2.0)
+
+
+@dataclass
+class Filled:
+    """Of which one field comes later, and one never."""
+
+    logits: Tensor
+    double: Tensor = field(init=False)
+    rest: Tensor = field(init=False)
+
+
+def filled(out: Tensor) -> Filled:
+    answer = Filled(out)
+    answer.double = out * 2.0
+    return answer
+
+
 class Mapped(OrderedDict[str, Tensor]):
     """Outputs that are a mapping with attributes, as those of transformers."""
 
@@ -208,6 +233,8 @@ OUTPUTS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
     "dict": (lambda out: {"logits": out}, lambda outputs: outputs["logits"]),
     "mapping": (lambda out: Mapped(logits=out), lambda outputs: outputs.logits),
     "dataclass": (Answer, lambda outputs: outputs.logits),
+    "dataclass that computes": (Cooled, lambda outputs: outputs.logits * 2.0),
+    "dataclass filled later": (filled, lambda outputs: outputs.double / 2.0),
 }
 
 

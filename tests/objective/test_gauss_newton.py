@@ -116,3 +116,34 @@ def test_what_is_refused() -> None:
         top_eigenvalues(GaussNewton(away), away.params)
     with pytest.raises(TypeError, match="takes an EmpiricalLoss, got FunctionObjective"):
         GaussNewton(FunctionObjective(lambda w: w["x"].sum()))  # type: ignore[arg-type]
+
+
+class OwnLoss(nn.Module):
+    """As the models of transformers: the loss is among the outputs, here with a temperature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network(middle=nn.Tanh())
+        self.heat = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        out = self.net(x)
+        return {"loss": F.cross_entropy(out, labels), "logits": out, "heat": self.heat * 2.0}
+
+
+def test_a_loss_that_the_network_returns_is_refused() -> None:
+    """It is linear in itself; before, the matrix was zero."""
+    model, x, y = OwnLoss(), points(), torch.arange(12) % 3
+    batches = [({"x": x, "labels": y}, y)]
+    losses: list[Callable[[dict[str, Tensor], Tensor], Tensor]] = [
+        lambda o, t: o["loss"],
+        lambda o, t: 0.5 * o["loss"] + F.cross_entropy(o["logits"], t),
+    ]
+    for each in losses:
+        own = EmpiricalLoss(model, each, batches)
+        with pytest.raises(ValueError, match="the loss is itself one of them"):
+            top_eigenvalues(GaussNewton(own), own.params)
+    outside = EmpiricalLoss(
+        model, lambda o, t: F.cross_entropy(o["logits"] / o["heat"], t), batches
+    )
+    assert top_eigenvalues(GaussNewton(outside), outside.params).value > 0.0

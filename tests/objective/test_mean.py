@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -131,6 +132,94 @@ def test_a_loss_that_the_model_computes_is_looked_at_too(ignored: int, refused: 
             EmpiricalLoss(OwnLoss(), lambda o, t: o["loss"], batches)
     else:
         EmpiricalLoss(OwnLoss(), lambda o, t: o["loss"], batches)
+
+
+class Tagger(nn.Module):
+    """A class for each step, and what else such networks return."""
+
+    def __init__(self, returns: Callable[[Tensor, Any], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.cells = nn.LSTM(4, 5, batch_first=True)
+        self.head, self.returns = nn.Linear(5, 3), returns
+        self.double()
+
+    def forward(self, x: Tensor) -> Any:
+        out, state = self.cells(x)
+        return self.returns(self.head(out), state)
+
+
+TAGGERS: dict[str, tuple[Callable[[Tensor, Any], Any], Callable[[Any], Tensor]]] = {
+    "state": (lambda out, state: (out, state), lambda o: o[0]),
+    "object": (lambda out, state: SimpleNamespace(logits=out), lambda o: o.logits),
+    "time first": (lambda out, state: out.transpose(0, 1), lambda o: o.transpose(0, 1)),
+}
+
+
+def sentences(*sizes: int) -> list[tuple[Tensor, Tensor]]:
+    """Of six steps; most of the first four are to be ignored."""
+    source = torch.Generator().manual_seed(1)
+    x = torch.randn(sum(sizes), 6, 4, generator=source, dtype=torch.float64)
+    y = torch.randint(3, (sum(sizes), 6), generator=source)
+    y[:4, 2:] = -100
+    return list(zip(x.split(list(sizes)), y.split(list(sizes)), strict=True))
+
+
+@pytest.mark.parametrize(("returns", "pick"), TAGGERS.values(), ids=TAGGERS)
+def test_outputs_that_cannot_be_cut_are_no_way_out(
+    returns: Callable[[Tensor, Any], Any], pick: Callable[[Any], Tensor]
+) -> None:
+    def loss(reduction: str = "mean") -> Loss:
+        return lambda o, t: F.cross_entropy(pick(o).transpose(1, 2), t, reduction=reduction)
+
+    model = Tagger(returns)
+    with pytest.raises(ValueError, match="whatever the batch"):
+        EmpiricalLoss(model, loss(), sentences(4, 4))
+    with pytest.raises(ValueError, match="divide a sum by len"):
+        EmpiricalLoss(model, loss("sum"), sentences(4, 4))
+    parts = EmpiricalLoss(model, loss(), sentences(4, 4), weight=lambda t: (t != -100).sum())
+    whole = EmpiricalLoss(model, loss(), sentences(8))
+    torch.testing.assert_close(parts.value({}), whole.value({}), rtol=1e-13, atol=0)
+    kept = [(x, y.clamp(min=0)) for x, y in sentences(3, 5)]  # nothing is ignored
+    assert EmpiricalLoss(model, loss(), kept).value({}) > 0.0
+
+
+def test_rounding_of_a_network_that_is_asked_again_is_no_mixing() -> None:
+    model = Tagger(TAGGERS["state"][0]).bfloat16()
+    batches = [(x.bfloat16(), y.clamp(min=0)) for x, y in sentences(3, 5)]
+    loss: Loss = lambda o, t: F.cross_entropy(o[0].transpose(1, 2), t)  # noqa: E731
+    assert EmpiricalLoss(model, loss, batches).value({}) > 0.0
+
+
+class TimeFirst(nn.Module):
+    """Inputs and outputs with steps along the first dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+
+def test_what_cannot_be_checked_is_said_once_and_with_the_remedy() -> None:
+    def loss(o: Tensor, t: Tensor) -> Tensor:
+        return F.cross_entropy(o.permute(1, 2, 0), t)
+
+    def turned(*sizes: int) -> list[tuple[Tensor, Tensor]]:
+        return [(x.transpose(0, 1), y) for x, y in sentences(*sizes)]
+
+    model = TimeFirst()
+    with pytest.warns(RuntimeWarning, match="could not be checked") as told:
+        EmpiricalLoss(model, loss, turned(4, 3, 2))
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    assert "weight=lambda targets: (targets != -100).sum()" in str(told[0].message)
+    # Where it does not matter, or the caller knows, nothing is said: warnings are errors here.
+    EmpiricalLoss(model, loss, turned(8))
+    EmpiricalLoss(model, loss, turned(*[1] * 5))
+    EmpiricalLoss(model, loss, turned(4, 4), weight=lambda t: (t != -100).sum())
 
 
 def test_losses_of_a_fixed_number_of_examples_are_believed() -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from flatmin import Ball, EmpiricalLoss, FunctionObjective
@@ -302,3 +303,54 @@ def test_weight_normalization_has_a_hessian(
     for name, t in loss.hvp(w, vector).items():
         torch.testing.assert_close(t, (sides[0][name] - sides[1][name]) / 2e-5, atol=1e-8, rtol=0)
     assert torch._weight_norm is before
+
+
+class Recurrent(nn.Module):
+    """A class for each row of steps, from the last state."""
+
+    def __init__(self, cells: type[nn.RNNBase]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cells, self.head = cells(3, 3, batch_first=True), nn.Linear(3, 3)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.cells(x)[0][:, -1])
+        return out
+
+
+@pytest.mark.parametrize("cells", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_recurrent_layers_follow_after_a_functional_call(
+    cells: type[nn.RNNBase], factor: float
+) -> None:
+    """It leaves them with weights of others, which they notice in their next forward pass."""
+    model, source = Recurrent(cells), torch.Generator().manual_seed(1)
+    x = torch.randn(12, 5, 3, dtype=torch.float64, generator=source)
+    y = torch.arange(12) % 3
+    with torch.no_grad():
+        others = {n: factor * p.detach() for n, p in model.named_parameters()}
+        functional_call(model, others, (x,))
+    loss = EmpiricalLoss(model, F.cross_entropy, [(x[:5], y[:5]), (x[5:], y[5:])])
+    value, grad = loss.value_and_grad(loss.params)
+    true = F.cross_entropy(model(x), y)
+    torch.testing.assert_close(value, true.detach(), rtol=1e-13, atol=0)
+    slopes = torch.autograd.grad(true, list(model.parameters()))
+    torch.testing.assert_close(list(grad.values()), list(slopes), rtol=1e-11, atol=1e-15)
+
+
+def test_parametrizations_follow_in_a_cache_of_the_callers_own() -> None:
+    model, source = nn.Linear(4, 3).double(), torch.Generator().manual_seed(1)
+    nn.utils.parametrizations.weight_norm(model)
+    x = torch.randn(12, 4, dtype=torch.float64, generator=source)
+
+    def rise() -> float:
+        loss = EmpiricalLoss(model, F.cross_entropy, [(x, torch.arange(12) % 3)])
+        return one_step_sharpness(loss, loss.params, Ball(0.1)).value
+
+    expected = rise()
+    with parametrize.cached():
+        weight = model.weight
+        assert rise() == expected
+        assert model.weight is weight  # the cache is as it was, and on
+    assert model.weight is not model.weight

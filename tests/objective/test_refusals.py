@@ -72,3 +72,9 @@ def test_seeds_and_names_in_the_place_of_objects() -> None:
     for wrong in ("identity", Identity):
         with pytest.raises(TypeError, match="scale must be a map T_w, such as Elementwise"):
             hessian_trace(loss, loss.params, scale=wrong)
+
+
+@pytest.mark.parametrize("batches", [None, lambda: [(X, Y)]])
+def test_what_holds_no_batches(batches: Any) -> None:
+    with pytest.raises(TypeError, match="batches must be a list of pairs"):
+        EmpiricalLoss(network(), F.cross_entropy, batches)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from networks import trained
 
-from flatmin import Ball, Elementwise, EmpiricalLoss
+from flatmin import Ball, Elementwise, EmpiricalLoss, FiniteDifferences, GaussNewton
 from flatmin.sharpness import (
+    average_sharpness,
+    critical_sharpness,
     gradient_norm,
     hessian_trace,
     m_sharpness,
     one_step_sharpness,
     per_layer,
+    spectral_density,
+    top_eigenvalues,
     worst_case_sharpness,
 )
 
@@ -105,3 +111,51 @@ def test_a_parameter_without_a_module_is_its_own_layer() -> None:
 
     loss = EmpiricalLoss(Gain(), F.mse_loss, [(torch.ones(2), torch.zeros(2))])
     assert list(per_layer(gradient_norm, loss, loss.params)) == ["gain", "shift"]
+
+
+def test_m_sharpness_layer_by_layer() -> None:
+    """The mean over micro-batches of each layer's own."""
+    net = trained(0)
+    w, (points, labels) = net.loss.params, net.data
+    found = per_layer(m_sharpness, net.loss, w, BALL, m=100)
+    expected = dict.fromkeys(found, 0.0)
+    for some in (slice(0, 100), slice(100, 200)):
+        alone = EmpiricalLoss(net.model, F.cross_entropy, [(points[some], labels[some])])
+        for layer, each in per_layer(one_step_sharpness, alone, w, BALL).items():
+            expected[layer] += each.value / 2
+    assert {layer: each.value for layer, each in found.items()} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("wrap", [FiniteDifferences, GaussNewton])
+def test_what_has_no_data_to_cut_is_refused(wrap: Any) -> None:
+    net = trained(0)
+    with pytest.raises(TypeError, match=f"got {wrap.__name__}; give the EmpiricalLoss that it is"):
+        m_sharpness(wrap(net.loss), net.loss.params, BALL, m=4)
+    with pytest.raises(TypeError, match="cuts the data of an EmpiricalLoss"):
+        per_layer(m_sharpness, wrap(net.loss), net.loss.params, BALL, m=4)
+
+
+@pytest.mark.parametrize(
+    ("measure", "counts"),
+    [
+        (m_sharpness, {"m": 4.0}),
+        (worst_case_sharpness, {"steps": 5.0}),
+        (worst_case_sharpness, {"restarts": 1.0}),
+        (average_sharpness, {"samples": 5.0}),
+        (critical_sharpness, {"steps": 5.0}),
+        (hessian_trace, {"samples": 5.0}),
+        (spectral_density, {"steps": 5.0}),
+        (top_eigenvalues, {"k": 2.0}),
+        (top_eigenvalues, {"steps": "5"}),
+    ],
+)
+def test_counts_are_whole_numbers(measure: Any, counts: dict[str, Any]) -> None:
+    net = trained(0)
+    given = [net.loss, net.loss.params]
+    if measure in (m_sharpness, worst_case_sharpness, average_sharpness):
+        given.append(BALL)
+    ((name, count),) = counts.items()
+    with pytest.raises(TypeError, match=f"{name} must be a whole number, such as"):
+        measure(*given, **counts)
+    one, other = (measure(*given, **{name: kind(int(count))}) for kind in (int, np.int64))
+    assert one.value == other.value

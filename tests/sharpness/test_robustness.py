@@ -13,7 +13,16 @@ import torch.nn.functional as F
 from networks import trained
 from torch import Tensor, nn
 
-from flatmin import Ball, Elementwise, EmpiricalLoss, FunctionObjective, Identity, Objective
+from flatmin import (
+    Ball,
+    Elementwise,
+    EmpiricalLoss,
+    FiniteDifferences,
+    FunctionObjective,
+    GaussNewton,
+    Identity,
+    Objective,
+)
 from flatmin.sharpness import (
     average_sharpness,
     critical_sharpness,
@@ -161,6 +170,43 @@ def test_a_rise_near_rounding_is_told() -> None:
     double = trained(0)
     found = one_step_sharpness(double.loss, double.loss.params, Ball(1e-5, scale=Elementwise()))
     assert found.warnings == ()
+
+
+class Casting(nn.Module):
+    """Computes its outputs in another type than its parameters have."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.dtype = nn.Linear(4, 3).double(), dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x).to(self.dtype)
+        return out
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rise_near_the_rounding_of_a_cast_is_told(dtype: torch.dtype, inside: bool) -> None:
+    """In a network whose parameters are float64, by itself or by its loss function."""
+    model, x, y = (
+        Casting(dtype if inside else torch.float64),
+        torch.randn(8, 4),
+        torch.arange(8) % 3,
+    )
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs if inside else outputs.to(dtype), targets)
+
+    objective = EmpiricalLoss(model, loss, [(x.double(), y)])
+    w, ball = objective.params, Ball(1e-5 if dtype is torch.float32 else 1e-2)
+    told = f"the loss in {str(dtype)[6:]}, to which the network or its loss function casts"
+    for each in (objective, FiniteDifferences(objective), GaussNewton(objective)):
+        assert any(told in s for s in one_step_sharpness(each, w, ball).warnings)
+    for found in per_layer(one_step_sharpness, objective, w, ball).values():
+        assert any(told in s for s in found.warnings)
+    exact = EmpiricalLoss(model.layer, F.cross_entropy, [(x.double(), y)])
+    assert not one_step_sharpness(exact, exact.params, ball).warnings
 
 
 def test_parameters_of_few_digits_are_told() -> None:

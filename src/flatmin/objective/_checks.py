@@ -54,7 +54,12 @@ def check_model(model: object) -> None:
 
 
 def check_repeatable(batches: object) -> None:
-    """Refuse data that are gone once they were seen."""
+    """Refuse what holds no batches, and data that are gone once they were seen."""
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise TypeError(
+            "batches must be a list of pairs (inputs, targets), or a DataLoader with "
+            f"shuffle=False, got {type(batches).__name__}."
+        )
     if isinstance(batches, Iterator):
         raise TypeError(
             "batches can be iterated only once, but a measure evaluates the loss many times; "
@@ -133,7 +138,7 @@ def checked(named: dict[str, nn.Parameter], name: str, given: Tensor) -> nn.Para
 def checked_loss(
     function: Callable[[Any, Tensor], Tensor], outputs: Any, targets: Tensor
 ) -> Tensor:
-    """The loss of a batch in float64; refuse what is no scalar."""
+    """The loss of a batch; refuse what is no scalar."""
     try:
         loss = function(outputs, targets)
     except RuntimeError as error:
@@ -158,7 +163,7 @@ def checked_loss(
             f"loss_function must return the mean over the batch, a real scalar tensor, got {got}; "
             "use reduction='mean'."
         )
-    return loss.double()
+    return loss
 
 
 def changed(first: Sequence[float], second: Sequence[float], rounding: float = 0.0) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 
 def devices_of(model: nn.Module) -> set[torch.device]:
@@ -47,6 +48,9 @@ def measuring(devices: Collection[torch.device]) -> Iterator[None]:
         # Where torch fuses weight normalization, its second derivative is wrong.
         for owner in (torch, sys.modules["torch.nn.utils.weight_norm"]):
             stack.enter_context(_set(owner, "_weight_norm", _weight_norm))
+        # Its entries belong to the caller's parameters; a model may still open a cache of its own.
+        stack.enter_context(_set(parametrize, "_cache_enabled", 0))
+        stack.enter_context(_set(parametrize, "_cache", {}))
         if "torch._dynamo" in sys.modules:  # else nothing has been compiled
             # Compiled code cannot be differentiated twice.
             stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -18,9 +18,14 @@ LossFunction = Callable[[Any, Tensor], Tensor]
 
 
 class Evaluated(NamedTuple):
-    """A batch whose loss is known: what it was computed from is still in place."""
+    """A batch whose loss is known: what it was computed from is still in place, as it was.
+
+    Outputs and targets are those of the model and of the data; ``loss_function`` copies and widens
+    them. ``loss_of`` takes inputs and targets. The loss is in float64, and was in ``dtype``.
+    """
 
     loss: Tensor
+    dtype: torch.dtype
     inputs: Inputs
     outputs: Any
     targets: Tensor
@@ -49,25 +54,42 @@ def evaluate(
     device = device_of(model)
     substitution = Substitution(model, loss_function, params)
 
+    of_outputs = on_copies(loss_function)
+
     def outputs_of(inputs: Inputs) -> Any:
         args, kwargs = arguments(inputs)
-        return map_tensors(widened, model(*args, **kwargs))
+        return model(*args, **kwargs)
 
     def loss_of(inputs: Inputs, targets: Tensor) -> Tensor:
-        return loss_function(outputs_of(inputs), targets)
+        return of_outputs(outputs_of(inputs), targets)
 
     seen = 0
-    for given, aims in batches:
+    for passed, aims in batches:
         seen += len(aims)
-        # Copies, for a model may write into what it is given, and a loss function too.
-        inputs, targets = copied(given, device), widened(copied(aims, device))
+        # Copies, for a model may write into what it is given.
+        inputs, targets = copied(passed, device), aims.to(device)
         # Fresh state: statistics that a forward pass updates must not reach the next one.
         with substitution.fresh():
             outputs = outputs_of(inputs)
-            loss = checked_loss(loss_function, outputs, targets)
-            use(Evaluated(loss, inputs, outputs, targets, substitution, loss_function, loss_of))
+            loss = checked_loss(of_outputs, outputs, targets)
+            given = inputs, outputs, targets
+            use(Evaluated(loss.double(), loss.dtype, *given, substitution, of_outputs, loss_of))
     substitution.check_unchanged()
     return seen
+
+
+def on_copies(loss_function: LossFunction) -> LossFunction:
+    """Hand a loss function outputs and targets of its own, into which it may write.
+
+    Floating ones are in float64.
+    """
+
+    def of_outputs(outputs: Any, targets: Tensor) -> Tensor:
+        return loss_function(
+            map_tensors(_wide_copy, outputs), widened(_copy(targets, targets.device))
+        )
+
+    return of_outputs
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -77,13 +99,17 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def copied(given: Inputs, device: torch.device) -> Any:
-    """Inputs or targets on a device, as copies."""
+    """Inputs on a device, as copies."""
     return apply(lambda t: _copy(t, device), given)
 
 
 def widened(t: Tensor) -> Tensor:
     """A floating tensor in float64; any other as it is."""
     return t.double() if t.is_floating_point() else t
+
+
+def _wide_copy(t: Tensor) -> Tensor:
+    return t.to(torch.float64, copy=True) if t.is_floating_point() else t.clone()
 
 
 def _copy(t: Tensor, device: torch.device) -> Tensor:

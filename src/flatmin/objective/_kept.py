@@ -10,19 +10,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from flatmin._streams import stream
 from flatmin._types import Params
+from flatmin.objective._places import Holder, entries, name_of, places_of
 
 _SHIFT = 0.1
 """How far beside the parameters, in units of their root mean square, or of one if they are zero."""
 
-_Place = tuple[str, dict[Any, Any], Any]
-"""A name to tell, the attributes of a module or a dictionary among them, and the key there."""
+
+class Kept(NamedTuple):
+    """A tensor in a container, or in a tuple there."""
+
+    name: str
+    container: Any
+    key: Any
+    value: Any
 
 
 def kept_fault(model: nn.Module, params: Params, loss: Callable[[Params], float]) -> str | None:
@@ -33,51 +41,61 @@ def kept_fault(model: nn.Module, params: Params, loss: Callable[[Params], float]
         params: Its own parameters.
         loss: At given parameters; called only if the model keeps tensors.
     """
-    found = list(_kept(model))
+    found = list(kept_in(model))
     if not found:
         return None
-    beside = _beside(params)
-    here, there, again = loss(params), loss(beside), loss(beside)
+    aside = beside(params)
+    here, there, again = loss(params), loss(aside), loss(aside)
     if not math.isfinite(there) or there != again:
         return None
 
-    def computed(*places: _Place) -> bool | None:
-        """Whether any of them was; None if the model has a use of its own for them."""
+    def answer(kept: Sequence[Kept], gone: bool) -> bool | None:
         try:
-            with _without(places):
-                anew, moved = loss(params), loss(beside)
+            with _without(kept, gone):
+                anew = loss(params)
+                if not math.isclose(anew, here, rel_tol=1e-5, abs_tol=1e-12):
+                    return None
+                moved = loss(aside)
         except Exception:  # a stranger's model may say so in any way
-            return None
-        if not math.isclose(anew, here, rel_tol=1e-5, abs_tol=1e-12):
             return None
         return abs(moved - there) > 10.0 * abs(anew - here)
 
-    if computed(*found) is False:  # as a rule; else one by one
-        return None
-    for place in found:
-        if computed(place):
-            return (
-                f"the loss must follow the parameters, but {place[0]} was computed from some of "
-                "them in an earlier call and is used again, so that it would not be seen to move; "
-                "clear it first, as model.train() and then model.eval() do in timm and "
-                "transformers."
-            )
-    return None
+    def computed(kept: Sequence[Kept]) -> bool | None:
+        """Whether any of them was; None if the model has a use of its own for them."""
+        answers = [answer(kept, gone) for gone in (False, True)]
+        return None if answers == [None, None] else any(answers)
+
+    def first(kept: Sequence[Kept]) -> Kept | None:
+        known = computed(kept)
+        if known is False:  # as a rule
+            return None
+        if len(kept) == 1:
+            return kept[0] if known else None
+        half = len(kept) // 2
+        return first(kept[:half]) or first(kept[half:])
+
+    fault = first(found)
+    return fault and (
+        f"the loss must follow the parameters, but {fault.name} was computed from some of them in "
+        "an earlier call and is used again, so that it would not be seen to move; clear it first, "
+        "as model.train() and then model.eval() do in timm and transformers."
+    )
 
 
-def _kept(model: nn.Module) -> Iterator[_Place]:
-    """Floating tensors in plain attributes and in dictionaries there."""
-    for path, module in model.named_modules():
-        dot = f"{path}." if path else ""
-        for name, value in vars(module).items():
-            if _is_floating(value):
-                yield f"{dot}{name}", vars(module), name
-            elif type(value) is dict and not name.startswith("_"):
-                for key in [k for k, v in value.items() if _is_floating(v)]:
-                    yield f"{dot}{name}[{key!r}]", value, key
+def kept_in(model: nn.Module) -> Iterator[Kept]:
+    """Floating tensors that are no parameters, in whatever a model keeps."""
+    norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+    statistics = {id(t) for norm in norms for t in norm.buffers(recurse=False)}
+    known: dict[int, Holder] = {}
+    for holder, container, before in places_of(model, known):
+        for key, value in entries(before):
+            if _is_floating(value) and id(value) not in statistics:
+                yield Kept(name_of(holder, key, known), container, key, value)
 
 
 def _is_floating(value: object) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_is_floating, value))
     return (
         isinstance(value, Tensor)
         and not isinstance(value, nn.Parameter)
@@ -86,24 +104,29 @@ def _is_floating(value: object) -> bool:
 
 
 @contextmanager
-def _without(places: Sequence[_Place]) -> Iterator[None]:
-    """Leave None in attributes and nothing in dictionaries, as before anything is kept."""
-    before = [(holder, dict(holder)) for _, holder, _ in places]
+def _without(kept: Sequence[Kept], gone: bool) -> Iterator[None]:
+    """Leave None in their places, or nothing: as before anything is kept."""
+    before = [(container, container.copy()) for _, container, _, _ in kept]
     try:
-        for _, holder, key in places:
-            if "_parameters" in holder:
-                holder[key] = None
+        for _, container, key, _ in reversed(kept):  # what follows in a list moves up
+            if gone:
+                del container[key]
             else:
-                del holder[key]
+                container[key] = None
         yield
     finally:
-        for holder, entries in reversed(before):
-            if list(holder) != list(entries):  # in the order that it had
-                holder.clear()
-            holder.update(entries)
+        for container, entire in reversed(before):
+            if not isinstance(container, dict):
+                container.clear()
+                container.extend(entire)
+                continue
+            if list(container) != list(entire):  # in the order that it had
+                container.clear()
+            container.update(entire)
 
 
-def _beside(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def beside(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors a little aside, the same ones each time."""
     generator = stream("beside the parameters")
     moved = {}
     for name, p in params.items():

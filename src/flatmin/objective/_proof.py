@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -14,24 +15,40 @@ from flatmin.objective._conditions import devices_of
 from flatmin.objective._evaluation import Evaluated
 from flatmin.objective._mean import MeanCheck
 from flatmin.objective._processes import Processes
+from flatmin.objective._structure import tensors
 from flatmin.objective._weights import Weight
 
 Pass = Callable[[Callable[[Evaluated], None]], None]
 """A pass over the data at the model's own parameters."""
 
 
-def prove(model: nn.Module, run: Pass, processes: Processes, weight: Weight) -> str | None:
-    """Refuse a loss that is no mean, no function, or another one where gradients are wanted.
+class Proof(NamedTuple):
+    """What is known of a loss that is not refused.
 
-    Returns:
-        A sentence, where the one batch that there is must not be cut; or None.
+    Attributes:
+        mixes: A sentence, where the one batch that there is must not be cut.
+        dtype: The coarsest floating type among outputs and losses; None without data.
+    """
+
+    mixes: str | None
+    dtype: torch.dtype | None
+
+
+def prove(model: nn.Module, run: Pass, processes: Processes, weight: Weight) -> Proof:
+    """Refuse a loss that is no mean, no function, or another one where gradients are wanted.
 
     Raises:
         ValueError: If the loss is refused, in all processes.
     """
-    mean, bypassed = MeanCheck(model, weight), list[str]()
+    mean, bypassed, dtypes = MeanCheck(model, weight), list[str](), set[torch.dtype]()
+
+    def look(at: Evaluated) -> None:
+        mean.look(at)
+        found = at.dtype, *(t.dtype for t in tensors(at.outputs))
+        dtypes.update(dtype for dtype in found if dtype.is_floating_point)
+
     with pairs_refused():
-        first = _losses(run, mean.look)
+        first = _losses(run, look)
     # Another random state, so that dropout is caught even if the caller has seeded.
     for device in {torch.device("cpu"), *devices_of(model)}:
         torch.rand(1, device=device)
@@ -44,7 +61,10 @@ def prove(model: nn.Module, run: Pass, processes: Processes, weight: Weight) -> 
         processes.agree(checks.mode_fault(model, first, second))
     several = processes.total(len(first)) > 1
     processes.agree(mean.sums or (mean.mixes if several else None))
-    return mean.mixes
+    if several:
+        mean.warn(stacklevel=4)  # the line that makes the loss
+    coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=None)
+    return Proof(mean.mixes, coarsest)
 
 
 @contextmanager

@@ -27,10 +27,13 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         parts = [map_tensors(function, part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field.name for field in dataclasses.fields(value) if field.init]
-        return dataclasses.replace(
-            value, **{name: map_tensors(function, getattr(value, name)) for name in fields}
-        )
+        # Not by its constructor, which may do more than keep what it is given.
+        filled = copy.copy(value)
+        for field in dataclasses.fields(value):
+            if hasattr(value, field.name):
+                part = map_tensors(function, getattr(value, field.name))
+                object.__setattr__(filled, field.name, part)
+        return filled
     return value
 
 

@@ -1,15 +1,13 @@
 """A model at another point: while it is evaluated, its tensors are replaced by others.
 
 They stay replaced until the backward pass is over, for what recomputes a part of the model then
-(activation checkpointing) must meet the same parameters. Buffers, and tensors in plain attributes,
-are replaced by copies, so that whatever a forward pass writes is gone when the originals return.
+(activation checkpointing) must meet the same parameters. Buffers, and tensors kept elsewhere, are
+replaced by copies, so that whatever a forward pass writes is gone when the originals return.
 """
 
 from __future__ import annotations
 
-import operator
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,10 +17,7 @@ from torch import Tensor, nn
 from flatmin import _room as room
 from flatmin._types import Params
 from flatmin.objective._checks import checked
-
-_CONTAINERS = frozenset({dict, OrderedDict, defaultdict, list, deque})
-_BRANCHES = (nn.Module, tuple)
-_NOTHING: dict[Any, Any] = {}
+from flatmin.objective._places import Holder, Place, entries, holds, places_of, put_back
 
 
 class Substitution:
@@ -71,10 +66,10 @@ class Substitution:
     @contextmanager
     def fresh(self) -> Iterator[None]:
         """Let the model stand at the point, its other state as it is outside."""
-        found: dict[int, Any] = {}
+        found: dict[int, Holder] = {}
         pairs = dict(self._pairs)
-        own = list(_places(self._model, found))
-        others = [place for root in self._roots[1:] for place in _places(root, found)]
+        own = list(places_of(self._model, found))
+        others = [place for root in self._roots[1:] for place in places_of(root, found)]
         try:
             _fill(own, pairs, widen=False)
             _fill(others, pairs, widen=True)
@@ -83,10 +78,10 @@ class Substitution:
         finally:
             places = own + others
             try:
-                _put_back(places)
+                put_back(places)
             except BaseException:
                 # An interrupt in here must not leave half of it; putting back twice is harmless.
-                _put_back(places)
+                put_back(places)
                 raise
 
     def check_unchanged(self) -> None:
@@ -137,44 +132,19 @@ class Substitution:
 @contextmanager
 def forgetting(model: nn.Module) -> Iterator[None]:
     """Let a model keep no tensor of the calls in the block, in no attribute and no container."""
-    places = list(_places(model, {}))
+    places = list(places_of(model, {}))
     try:
         yield
     finally:
-        _put_back(places)
+        put_back(places)
 
 
-_Place = tuple[Any, Any]
-"""A container, and a shallow copy of it from before."""
-
-
-def _places(root: nn.Module, found: dict[int, Any]) -> Iterator[_Place]:
-    """Everything that holds tensors for a module and those below it, each once."""
-    waiting: list[Any] = [root]
-    while waiting:
-        holder = waiting.pop()
-        if id(holder) in found:
+def _fill(places: Sequence[Place], pairs: dict[int, tuple[Tensor, Tensor]], *, widen: bool) -> None:
+    for _, container, before in places:
+        if not before:
             continue
-        found[id(holder)] = holder
-        if type(holder) in _CONTAINERS and not holder:  # as most are: dictionaries of hooks
-            yield holder, _NOTHING
-            continue
-        container = holder.__dict__ if isinstance(holder, nn.Module) else holder
-        if not isinstance(container, tuple):
-            yield container, container.copy()
-        for value in container.values() if isinstance(container, dict) else container:
-            if type(value) in _CONTAINERS or isinstance(value, _BRANCHES):
-                waiting.append(value)
-
-
-def _fill(
-    places: Sequence[_Place], pairs: dict[int, tuple[Tensor, Tensor]], *, widen: bool
-) -> None:
-    for container, before in places:
-        if before is _NOTHING:
-            continue
-        for key, value in before.items() if isinstance(before, dict) else enumerate(before):
-            if isinstance(value, Tensor) or (isinstance(value, tuple) and _holds(value)):
+        for key, value in entries(before):
+            if isinstance(value, Tensor) or (isinstance(value, tuple) and holds(value)):
                 container[key] = _standing(value, pairs, widen)
 
 
@@ -186,54 +156,10 @@ def _standing(value: Any, pairs: dict[int, tuple[Tensor, Tensor]], widen: bool) 
                 copied = copied.double()
             pairs[id(value)] = (value, copied)
         return pairs[id(value)][1]
-    if isinstance(value, tuple) and _holds(value):
+    if isinstance(value, tuple) and holds(value):
         parts = [_standing(part, pairs, widen) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
-
-
-def _put_back(places: Sequence[_Place]) -> None:
-    """Whatever was or is a tensor; other attributes, such as counts of calls, are the model's."""
-    for container, before in places:
-        if before is _NOTHING and not container:
-            continue
-        if isinstance(container, dict):
-            _put_back_entries(container, before)
-        elif _differs(container, before) and (_holds(before) or _holds(container)):
-            if isinstance(container, deque):
-                container.clear()
-                container.extend(before)
-            else:
-                container[:] = before
-
-
-def _put_back_entries(container: dict[Any, Any], before: dict[Any, Any]) -> None:
-    if not _differs(container.values(), before.values()):
-        return
-    for key in [k for k, v in container.items() if k not in before and _holds(v)]:
-        del container[key]
-    for key, value in before.items():
-        now = container.get(key)
-        if now is not value and (_holds(value) or _holds(now)):
-            container[key] = value
-
-
-def _differs(now: Collection[Any], before: Collection[Any]) -> bool:
-    return len(now) != len(before) or not all(map(operator.is_, now, before))
-
-
-def _holds(value: Any) -> bool:
-    """Whether there is a tensor in it."""
-    waiting, seen = [value], set()
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, Tensor):
-            return True
-        # A container may hold itself.
-        if (isinstance(part, tuple) or type(part) in _CONTAINERS) and id(part) not in seen:
-            seen.add(id(part))
-            waiting += part.values() if isinstance(part, dict) else part
-    return False
 
 
 def _is_inexact(t: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatmin import _tree as tree
+from flatmin._given import check_count
 from flatmin._types import Params
 from flatmin.objective import _batches
 from flatmin.objective import _checks as checks
@@ -23,6 +24,7 @@ from flatmin.objective._evaluation import Evaluated, LossFunction, device_of, ev
 from flatmin.objective._kept import kept_fault
 from flatmin.objective._processes import Processes
 from flatmin.objective._proof import prove
+from flatmin.objective._ties import tie_fault
 from flatmin.objective._weights import Weight, count, weight_of
 
 if TYPE_CHECKING:
@@ -63,14 +65,19 @@ class EmpiricalLoss:
             ``torch.distributed.group.WORLD`` for all. Give the plain model, not one wrapped for
             parallel training.
 
+    Attributes:
+        dtype: The coarsest floating type among outputs and losses, as the model and the loss
+            function return them; a measure says where its rounding shows.
+
     Raises:
         TypeError: If ``model`` is no plain module, a batch is no pair of inputs and a tensor, or
             ``loss_function`` cannot take the outputs.
         ValueError: If there is no data; if the loss is no scalar or no mean over examples; if two
             evaluations at the same point differ, for then shuffling, augmentation, dropout or
             changing data make every measure meaningless; if the loss is another one where gradients
-            are wanted; if it reaches parameters past the model; if the model keeps what it has
-            computed from them before; or if a forward pass changes them.
+            are wanted; if it reaches parameters past the model, or in a tensor that shares their
+            memory; if the model keeps what it has computed from them before; or if a forward pass
+            changes them.
 
     Example:
         One example, prediction w·3, target 6: the loss at w = 1 is (3 − 6)².
@@ -102,6 +109,7 @@ class EmpiricalLoss:
         self.group = group
         self.num_examples, self.total_weight = 0, 0.0
         self._mixes: str | None = None
+        self.dtype: torch.dtype | None = None
         with self._measuring():
             self._count()
             self._prove()
@@ -184,11 +192,11 @@ class EmpiricalLoss:
             Objectives of this process alone, over its own examples.
 
         Raises:
+            TypeError: If ``m`` is no whole number.
             ValueError: If ``m`` is below one, the loss function is no mean over examples, or a
                 batch cannot be cut.
         """
-        if m < 1:
-            raise ValueError(f"m must be at least 1 example, got {m}.")
+        check_count("m", m, 1)
         if self._mixes:
             raise ValueError(self._mixes)
         with self._measuring():  # a loader draws a random number when it starts
@@ -248,8 +256,10 @@ class EmpiricalLoss:
             self._evaluate(self.params, lambda at, share: use(at))
 
         with torch.no_grad():
-            self._mixes = prove(self.model, run, self._processes(), self.weight)
-            self._processes().agree(kept_fault(self.model, self.params, self._first_loss))
+            found = prove(self.model, run, self._processes(), self.weight)
+            self._mixes, self.dtype = found
+            for fault in (tie_fault, kept_fault):
+                self._processes().agree(fault(self.model, self.params, self._first_loss))
 
     def _first_loss(self, params: Params) -> float:
         """Of the first batch alone; zero where there is none."""

@@ -55,6 +55,11 @@ class FiniteDifferences:
         if self.step is not None and not 0.0 < self.step < math.inf:
             raise ValueError(f"step must be above 0 and finite, got {self.step}.")
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """That of the loss, where it is known."""
+        return getattr(self.objective, "dtype", None)
+
     def value(self, params: Params) -> Tensor:
         """Loss at ``params``."""
         return self.objective.value(params)

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from flatmin import _room as room
 from flatmin._types import Params
 from flatmin.objective import _derivatives as derivatives
-from flatmin.objective._evaluation import Evaluated
+from flatmin.objective._evaluation import Evaluated, widened
 from flatmin.objective._structure import map_tensors
 from flatmin.objective.empirical import EmpiricalLoss
 
@@ -67,6 +67,11 @@ class GaussNewton:
                 f"{type(self.loss).__name__}."
             )
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """That of the loss."""
+        return self.loss.dtype
+
     def value(self, params: Params) -> Tensor:
         """Mean loss at ``params``."""
         return self.loss.value(params)
@@ -79,7 +84,8 @@ class GaussNewton:
         """Gauss–Newton matrix at ``params`` times ``vector``.
 
         Raises:
-            ValueError: If the loss function sees the parameters other than through the outputs.
+            ValueError: If the loss function sees the parameters other than through the outputs, or
+                the network computes the loss itself.
         """
 
         def product(at: Evaluated) -> dict[str, Tensor]:
@@ -98,8 +104,8 @@ def _product(at: Evaluated, vector: Params) -> dict[str, Tensor]:
     def cut(output: Tensor) -> Tensor:
         if not output.requires_grad:
             return output
-        outputs.append(output)
-        ends.append(output.detach().requires_grad_())
+        outputs.append(widened(output))
+        ends.append(outputs[-1].detach().requires_grad_())
         return ends[-1]
 
     given = map_tensors(cut, at.outputs)
@@ -117,6 +123,12 @@ def _product(at: Evaluated, vector: Params) -> dict[str, Tensor]:
             "the parameters as well, as a penalty does; leave that out of loss_function."
         )
     slopes = torch.autograd.grad(loss, ends, create_graph=True, materialize_grads=True)
+    if any(_is_loss(slope) for slope in slopes):
+        raise ValueError(
+            "the Gauss–Newton matrix needs a loss of the network's outputs, but the loss is itself "
+            "one of them, so that its curvature would be zero; compute it outside, as in lambda "
+            "outputs, targets: cross_entropy(outputs['logits'], targets)."
+        )
     moves = _forward(outputs, point, room.copies([vector[name] for name in at.point]))
     along = torch.stack([(s * m).sum() for s, m in zip(slopes, moves, strict=True)]).sum()
     if not along.requires_grad:  # linear in the outputs
@@ -124,6 +136,11 @@ def _product(at: Evaluated, vector: Params) -> dict[str, Tensor]:
     bent = torch.autograd.grad(along, ends, materialize_grads=True)
     grads = torch.autograd.grad(outputs, point, bent, materialize_grads=True)
     return dict(zip(at.point, grads, strict=True))
+
+
+def _is_loss(slope: Tensor) -> bool:
+    """Whether an output is a summand of the loss: one number, of which the loss is linear."""
+    return slope.ndim == 0 and not slope.requires_grad and bool(slope)
 
 
 def _forward(

@@ -30,6 +30,8 @@ class Point:
     scale: Scale
     dead_fraction: float
     warnings: list[str] = field(default_factory=list)
+    dtype: torch.dtype | None = None
+    """The coarsest type that the loss is known to pass through; its parameters have their own."""
 
     def warn(self, condition: bool, sentence: str) -> None:
         """Note a sentence once."""
@@ -80,9 +82,12 @@ class Point:
         )
 
     def _precision(self) -> tuple[float, str]:
-        dtypes = {t.dtype for t in self.params.values()}
+        dtypes = {t.dtype for t in self.params.values()} | ({self.dtype} if self.dtype else set())
         coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
-        return torch.finfo(coarsest).eps, str(coarsest).removeprefix("torch.")
+        name = str(coarsest).removeprefix("torch.")
+        if all(t.dtype != coarsest for t in self.params.values()):
+            name += ", to which the network or its loss function casts"
+        return torch.finfo(coarsest).eps, name
 
     def check_finite(self, bad: int, total: int) -> None:
         """Note trial points without a finite loss."""
@@ -106,7 +111,8 @@ def survey(objective: object, params: Params, scale: Scale) -> Point:
         raise TypeError(f"scale must be a map T_w, such as Elementwise(), got {scale!r}.")
     reach = stretch(params, scale, {name: torch.ones_like(t) for name, t in params.items()})
     dead = sum(int((t == 0).sum()) for t in reach.values())
-    point = Point(params, scale, dead / max(1, sum(t.numel() for t in params.values())))
+    fraction = dead / max(1, sum(t.numel() for t in params.values()))
+    point = Point(params, scale, fraction, dtype=getattr(objective, "dtype", None))
     point.warn(
         dead > 0,
         f"{dead} parameters ({point.dead_fraction:.2%}) are held still by the scale, which is zero "
@@ -185,9 +191,3 @@ def mean_and_error(samples: Sequence[float]) -> tuple[float, float]:
     n = len(samples)
     mean = math.fsum(samples) / n
     return mean, math.sqrt(math.fsum((s - mean) ** 2 for s in samples) / (n - 1) / n)
-
-
-def check_at_least(name: str, number: int, least: int) -> None:
-    """Refuse a count that is too small."""
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}.")

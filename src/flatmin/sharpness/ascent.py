@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flatmin import _tree as tree
+from flatmin._given import check_count
 from flatmin._room import walking
 from flatmin._types import Params
 from flatmin.ball import Ball
@@ -133,8 +134,8 @@ def worst_case_sharpness(
         Andriushchenko et al. 2023, arXiv:2302.07011, eq. 1; the climb is that of Frank and Wolfe
         1956, doi:10.1002/nav.3800030109.
     """
-    point.check_at_least("steps", steps, 1)
-    point.check_at_least("restarts", restarts, 0)
+    check_count("steps", steps, 1)
+    check_count("restarts", restarts, 0)
     point.check_ball(ball)
     here = point.survey(objective, params, ball.scale)
     random = point.source(generator, params)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from flatmin import _tree as tree
+from flatmin._given import check_count
 from flatmin._room import walking
 from flatmin._types import Params
 from flatmin.ball import Ball
@@ -80,7 +81,7 @@ def average_sharpness(
     Source:
         Andriushchenko et al. 2023, arXiv:2302.07011, eq. 1.
     """
-    point.check_at_least("samples", samples, 2)
+    check_count("samples", samples, 2)
     point.check_ball(ball)
     here = point.survey(objective, params, ball.scale)
     random = point.source(generator, params)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flatmin import _tree as tree
-from flatmin._given import check_named
+from flatmin._given import check_count, check_named
 from flatmin._room import walking
 from flatmin._types import Params
 from flatmin.ball import Ball
@@ -96,7 +96,7 @@ def critical_sharpness(
     Source:
         Kalra et al. 2026, arXiv:2601.16979, definition 2.1.
     """
-    point.check_at_least("steps", steps, 1)
+    check_count("steps", steps, 1)
     if not 0.0 < tolerance < 1.0:
         raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}.")
     if start is not None and not 0.0 < start < math.inf:

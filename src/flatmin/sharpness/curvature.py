@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from flatmin._given import check_count
 from flatmin._room import walking
 from flatmin._types import Params
 from flatmin.objective import Objective
@@ -79,7 +80,7 @@ def hessian_trace(
         Hutchinson 1990, doi:10.1080/03610919008812866; scaled as in Kwon et al. 2021,
         arXiv:2102.11600.
     """
-    point.check_at_least("samples", samples, 2)
+    check_count("samples", samples, 2)
     here = point.survey(objective, params, scale)
     product = operator.ScaledHessian(objective, params, scale)
     random = point.source(generator, params)
@@ -148,9 +149,11 @@ def top_eigenvalues(
     """
     here = point.survey(objective, params, scale)
     dimension = sum(t.numel() for t in params.values())
-    if not 1 <= k <= min(dimension, steps):
+    check_count("k", k, 1)
+    check_count("steps", steps, 1)
+    if k > min(dimension, steps):
         raise ValueError(
-            f"k must be at least 1 and at most the number of parameters ({dimension}) and of steps "
+            f"k must be at most the number of parameters ({dimension}) and of steps "
             f"({steps}), got {k}."
         )
     random = point.source(generator, params)

@@ -46,6 +46,7 @@ def m_sharpness(
         over micro-batches; all of them together are one pass over this process's data.
 
     Raises:
+        TypeError: If the objective is of another kind, or ``m`` no whole number.
         ValueError: If ``m`` is below one, or the loss of a micro-batch at ``params`` is not finite.
 
     Example:
@@ -61,6 +62,11 @@ def m_sharpness(
     Source:
         Foret et al. 2021, arXiv:2010.01412, section 4.1.
     """
+    if not hasattr(objective, "micro"):
+        raise TypeError(
+            "m_sharpness cuts the data of an EmpiricalLoss, got "
+            f"{type(objective).__name__}; give the EmpiricalLoss that it is made of."
+        )
     parts = [
         (part.total_weight, measure(part, params, ball))
         for part in objective.micro(m)

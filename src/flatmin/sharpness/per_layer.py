@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flatmin._types import Params
-from flatmin.objective import Objective
+from flatmin.objective import EmpiricalLoss, Objective
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,18 +59,24 @@ def per_layer(
     for name, tensor in params.items():
         # A parameter of the network itself is a layer of its own.
         layers.setdefault(name.rpartition(".")[0] or name, {})[name] = tensor
-    return {
-        layer: measure(_Restricted(objective, params), part, *args, **kwargs)
-        for layer, part in layers.items()
-    }
+    restricted = (
+        _RestrictedMean(objective, params)
+        if isinstance(objective, EmpiricalLoss)
+        else _Restricted(objective, params)
+    )
+    return {layer: measure(restricted, part, *args, **kwargs) for layer, part in layers.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Restricted:
     """An objective of some parameters, the others held at a point."""
 
     objective: Objective
     rest: Params
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return getattr(self.objective, "dtype", None)
 
     def value(self, params: Params) -> Tensor:
         return self.objective.value({**self.rest, **params})
@@ -83,3 +89,20 @@ class _Restricted:
         still = {name: torch.zeros_like(t) for name, t in self.rest.items()}
         product = self.objective.hvp({**self.rest, **params}, {**still, **vector})
         return {name: product[name] for name in params}
+
+
+@dataclass(frozen=True)
+class _RestrictedMean(_Restricted):
+    """A mean over examples besides, which can be cut."""
+
+    objective: EmpiricalLoss
+
+    @property
+    def total_weight(self) -> float:
+        return self.objective.total_weight
+
+    def micro(self, m: int) -> Iterator[_RestrictedMean]:
+        return (_RestrictedMean(part, self.rest) for part in self.objective.micro(m))
+
+    def reduce(self, tensor: Tensor) -> Tensor:
+        return self.objective.reduce(tensor)

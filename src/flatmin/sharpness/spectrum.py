@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from flatmin._given import check_count
 from flatmin._room import walking
 from flatmin._types import Params
 from flatmin.objective import Objective
@@ -106,8 +107,8 @@ def spectral_density(
         Ubaru, Chen and Saad 2017, doi:10.1137/16M1104974; Ghorbani, Krishnan and Xiao 2019,
         arXiv:1901.10159.
     """
-    point.check_at_least("samples", samples, 2)
-    point.check_at_least("steps", steps, 1)
+    check_count("samples", samples, 2)
+    check_count("steps", steps, 1)
     here = point.survey(objective, params, scale)
     product = operator.ScaledHessian(objective, params, scale)
     random = point.source(generator, params)

@@ -2,9 +2,7 @@
 
 import copy
 import types
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -63,37 +61,6 @@ def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
                     hook(module, None)
 
 
-class Memory:
-    """Where the parameters and buffers of a network lie."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._named = [*model.named_parameters(), *model.named_buffers()]
-        self._objects = {id(tensor): name for name, tensor in self._named}
-        self._places = sorted((*_extent(tensor), name) for name, tensor in self._named)
-        self._ends = list(accumulate((end for _, end, _ in self._places), max))
-
-    def names_of(self, tensor: Tensor) -> set[str]:
-        """Name every parameter and buffer that shares memory with a tensor, or is it."""
-        start, end = _extent(tensor)
-        found = {self._objects[id(tensor)]} if id(tensor) in self._objects else set()
-        # From the last that begins before the tensor ends, back to where all have ended.
-        last = bisect_left(self._places, (end, 0, ""))
-        while last and self._ends[last - 1] > start:
-            last -= 1
-            if self._places[last][1] > start:
-                found.add(self._places[last][2])
-        return found
-
-    def shared(self) -> set[str]:
-        """Name those that share memory with another, with an attribute, or within themselves."""
-        found = set()
-        for _, tensor in self._named:
-            names = self.names_of(tensor)
-            if len(names) > 1 or _repeats(tensor):
-                found |= names
-        return found
-
-
 def views_of(model: nn.Module) -> Iterator[Tensor]:
     """Tensors that modules keep as plain attributes, alone or in containers."""
     seen = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
@@ -147,22 +114,6 @@ def _reaches(value: object, parts: set[int], seen: set[int]) -> bool:
 
 def _is_full(cell: types.CellType) -> bool:
     return cell != types.CellType()
-
-
-def _extent(tensor: Tensor) -> tuple[int, int]:
-    """First byte and the byte after the last; an empty range where there is no memory."""
-    if tensor.layout is not torch.strided or not tensor.numel() or tensor.device.type == "meta":
-        return 0, 0
-    pairs = zip(tensor.shape, tensor.stride(), strict=True)
-    last = sum((size - 1) * stride for size, stride in pairs)
-    start = tensor.data_ptr()
-    return start, start + (last + 1) * tensor.element_size()
-
-
-def _repeats(tensor: Tensor) -> bool:
-    if tensor.layout is not torch.strided:
-        return False
-    return any(n > 1 and s == 0 for n, s in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 class _Detached(TorchFunctionMode):

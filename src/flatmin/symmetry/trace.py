@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
+from flatmin._memory import Memory
 from flatmin.symmetry.evaluate import arguments, same_randomness
 from flatmin.symmetry.export import SHAPE_ONLY, Flat, check, exported, operation_name, quiet
 from flatmin.symmetry.opaque import sealed
-from flatmin.symmetry.private import Memory, private_copy, views_of
+from flatmin.symmetry.private import private_copy, views_of
 
 
 @dataclass(frozen=True, slots=True)
