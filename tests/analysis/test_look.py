@@ -226,7 +226,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         "fill it by load_state_dict",
     ),
     "wrapped": (lambda: look(nn.DataParallel(network()), data()), TypeError, "pass model.module"),
-    "copy": (lambda: look(stubborn(), data()), ValueError, "copy.deepcopy"),
+    "copy": (lambda: look(stubborn(), data()), ValueError, "shares memory with"),
     "frozen": (lambda: look(frozen(), data()), ValueError, "no parameter with requires_grad"),
     "data": (lambda: look(network(), data()[0]), TypeError, "one pair of inputs and a tensor"),
     "lengths": (lambda: look(network(), (data()[0], data()[1][:5])), TypeError, "20 inputs and 5"),

@@ -137,3 +137,30 @@ def test_a_network_whose_function_is_that_of_the_original_is_refused() -> None:
     model.forward = lambda x: 2 * inner(x)
     with pytest.raises(ValueError, match=REACHED):
         look(model, data(), dtype=torch.float32, **QUICK)
+
+
+class Tied(nn.Module):
+    """A decoder that is the encoder turned over, by its memory alone."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(4, 3), nn.Linear(3, 4, bias=False)
+        if by == "a parameter":
+            self.decoder.weight.data = self.encoder.weight.data.t()
+        else:
+            self.view = self.encoder.weight.detach().t()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = getattr(self, "view", self.decoder.weight)
+        return F.linear(self.encoder(x).tanh(), weight)
+
+
+@pytest.mark.parametrize("by", ["a parameter", "a view"])
+def test_a_tie_that_a_copy_would_cut_is_refused(by: str) -> None:
+    model, x = Tied(by), torch.randn(8, 4)
+    with pytest.raises(
+        ValueError, match=r"shares memory with 'encoder\.weight'|'encoder\.weight' sh"
+    ):
+        look(model, (x, x), measures=["one-step"], scalings=0, control=None)
+    with pytest.raises(ValueError, match="shares memory"):
+        AlongTraining(model, F.mse_loss, (x, x), every=1)

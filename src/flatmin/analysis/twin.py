@@ -11,6 +11,7 @@ from torch import nn
 from flatmin.objective import EmpiricalLoss
 from flatmin.objective._conditions import devices_of, measuring
 from flatmin.objective._evaluation import Evaluated, evaluate
+from flatmin.objective._ties import tie_fault
 from flatmin.symmetry.private import views_of
 from flatmin.train.named import one_line
 
@@ -31,7 +32,8 @@ def twin_of(model: nn.Module) -> nn.Module:
         The copy.
 
     Raises:
-        ValueError: If something in it cannot be copied.
+        ValueError: If something in it cannot be copied, or parameters are tied by their memory,
+            which a copy would cut.
 
     Example:
         >>> model = nn.Linear(1, 1)
@@ -39,6 +41,8 @@ def twin_of(model: nn.Module) -> nn.Module:
         >>> twin_of(model).kept.requires_grad
         False
     """
+    if fault := tie_fault(model, dict(model.named_parameters()), None):
+        raise ValueError(fault)
     results = {
         id(t): t.detach().clone()
         for t in (*model.buffers(), *views_of(model))

@@ -16,13 +16,16 @@ from flatmin.objective._kept import Kept, beside, kept_in
 from flatmin.objective._structure import map_tensors, tensors
 
 
-def tie_fault(model: nn.Module, params: Params, loss: Callable[[Params], float]) -> str | None:
+def tie_fault(
+    model: nn.Module, params: Params, loss: Callable[[Params], float] | None
+) -> str | None:
     """A sentence about the first tensor that shares memory with a parameter and is used beside it.
 
     Args:
         model: The network; it is left as it was.
         params: Its own parameters.
-        loss: At given parameters; called only if the model keeps such tensors.
+        loss: At given parameters; called only if the model keeps such tensors. None takes them for
+            used.
     """
     named, memory = dict(model.named_parameters()), Memory(model)
 
@@ -37,7 +40,7 @@ def tie_fault(model: nn.Module, params: Params, loss: Callable[[Params], float])
     for kept in kept_in(model):
         views = [t for t in tensors(kept.value) if id(t) not in own]
         for name in (name for t in views for name in tied(t)):
-            if _is_used(kept, params, loss):
+            if loss is None or _is_used(kept, params, loss):
                 return _sentence(kept.name, name)
     return None
 

@@ -49,23 +49,32 @@ class Probe:
         self.param = next(watched, None)
         # Weakly: who holds a gradient keeps others from writing to it.
         self._seen: Any = None
-        self._found = False
+        self._found: bool | None = None
         self._handles: list[Any] = []
         if self.param is not None and self.param.grad is not None:
             self._seen = TensorWeakRef(self.param.grad), _version(self.param.grad)
-            self._handles = [
-                self.param.register_hook(self),  # type: ignore[no-untyped-call]
-                self.param.register_post_accumulate_grad_hook(self._put),  # type: ignore[no-untyped-call]
-            ]
+            try:
+                for register, hook in (
+                    (self.param.register_hook, self),
+                    (self.param.register_post_accumulate_grad_hook, self._put),
+                ):
+                    self._handles.append(register(hook))  # type: ignore[no-untyped-call]
+            except BaseException:  # an interrupt: nobody would know of the first
+                self.close()
+                raise
 
     def __call__(self, _: Tensor) -> None:
+        if self.added is False:  # that is all there is to know
+            self.close()
+            return
         earlier = self.param.grad if self.param is not None else None
         self._found = earlier is not None and is_anything(earlier)
 
     def _put(self, _: Tensor) -> None:
-        self.added = self._found
-        if not self.added:  # else it may yet be cleared before the next one comes
-            self.close()
+        # Of sharded parameters the first hook hears nothing, and FSDP walks through these, so they
+        # stay. What was added may yet be cleared before the next one comes, and is asked again.
+        if self.added is not False and self._found is not None:
+            self.added = self._found
 
     @property
     def untouched(self) -> bool:
