@@ -12,6 +12,7 @@ import torch
 from small_tasks import DRAWN, TABLE, written
 
 from flatmin.compare import Comparison, compare
+from flatmin.compare.description import describe
 from flatmin.compare.loading import load_task
 from flatmin.train import evaluate, train
 
@@ -210,3 +211,25 @@ def test_the_page_shows_the_answer_first(tmp_path: Path) -> None:
         assert words in page
     assert (tmp_path / "out/compare.png").stat().st_size > 10_000
     assert found.record["provenance"]["commit"]
+
+
+@pytest.mark.parametrize("row", [3, 100, 150])
+def test_counts_are_no_classes_also_where_a_part_could_be(row: int, tmp_path: Path) -> None:
+    """Two outputs, mean and spread, and a count: most are 0 or 1, and one somewhere is 2."""
+    text = (
+        TABLE
+        + """
+
+def loss(outputs, targets):
+    return ((outputs[:, 0] - targets) ** 2 * torch.exp(-outputs[:, 1]) + outputs[:, 1]).mean()
+"""
+    )
+    facts = describe(load_task(written(tmp_path, text)))
+    assert (facts["metric"], facts["better"]) == ("accuracy", "larger")
+    rare = ("    whole = TensorSet", f"    targets[{row}] = 2\n    whole = TensorSet")
+    found = small(written(tmp_path, text, rare), epochs=1, seeds=1, trials=1).record
+    task, run = found["task"], next((tmp_path / "out/runs").glob("*.json"))
+    assert (task["metric"], task["unit"], task["better"]) == ("loss", "", "smaller")
+    numbers = json.loads(run.read_text())
+    assert numbers["score"][0] == numbers["score"][1] == numbers["held"][-1]
+    assert all(value < 10 for arm in found["arms"].values() for value in arm["value"])
