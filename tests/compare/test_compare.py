@@ -14,6 +14,7 @@ from small_tasks import DRAWN, TABLE, written
 from flatmin.compare import Comparison, compare
 from flatmin.compare.description import describe
 from flatmin.compare.loading import load_task
+from flatmin.compare.troubles import _active
 from flatmin.train import evaluate, train
 
 
@@ -131,6 +132,46 @@ def test_an_own_loop_is_asked_and_counted(tmp_path: Path) -> None:
     row = found.record["differences"][0]
     assert row["each"] == pytest.approx([1.0 + draw.item() for draw in draws])
     assert found.record["task"]["metric"] == "score"
+
+
+STRANGE = """
+
+class Peer(torch.optim.SGD):  # as a SAM that is not flatmin's
+    def step(self, closure):
+        closure()
+        return super().step(closure)
+
+
+def msam(parameters):
+    return flatmin.optim.MSAM(torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
+
+
+arms = {"sam-of-a-peer": lambda parameters: Peer(parameters, lr=0.1), "msam": msam}
+"""
+
+
+def test_gradients_of_an_own_arm_are_counted_where_it_makes_them(tmp_path: Path) -> None:
+    text = "import flatmin\n" + DRAWN.replace("if arm.rho", "if arm.name != 'base'") + STRANGE
+    arms = ["sam-of-a-peer", "msam", "sam", "gradients"]
+    found = small(written(tmp_path, text), arms=arms, epochs=4, seeds=1).record
+    gradients = {name: arm["gradients"] for name, arm in found["arms"].items()}
+    assert gradients == {
+        "base": [4],
+        "base × 2": [8],
+        "sam-of-a-peer": [8],
+        "msam": [4],  # one a step, at the perturbed point
+        "sam": [8],
+    }
+    at = {row["arm"]: row["reference"] for row in found["differences"] if row["at"] == "gradients"}
+    assert at == {"sam-of-a-peer": "base × 2", "sam": "base × 2"}
+    said = found["troubles"][0]
+    assert "msam in 4 of 4" in said and "sam-of-a-peer" not in said
+
+
+def test_only_an_arm_of_flatmins_own_is_said_to_be_the_base() -> None:
+    idle = {"active": [0], "steps": [4]}
+    assert _active({"base": idle, "msam": idle, "sam-of-a-peer": idle}) == ""
+    assert "late-sam **in none of 4 steps**" in _active({"late-sam": idle, "msam": idle})
 
 
 @pytest.mark.slow
