@@ -35,6 +35,33 @@ def test_the_answer_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert json.loads((out / "compare.json").read_text())["config"]["worth"] == 2.5
 
 
+# Its network asks the process to end, once, in the middle of a run.
+ENDING = """
+
+class Ending(nn.Tanh):
+    calls = 0
+
+    def forward(self, x):
+        import os, signal
+        Ending.calls += 1
+        if Ending.calls == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(x)
+"""
+
+
+def test_sigterm_saves_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With one worker it is we who are asked, and no worker that is lost and replaced."""
+    path = written(tmp_path, TABLE + ENDING, ("nn.Tanh()", "Ending()"))
+    words = ["compare", str(path), *LEAST, "--trials", "1"]
+    words[words.index("--epochs") + 1] = "6"
+    out = tmp_path / "out"
+    assert cli.main([*words, "--out", str(out)]) == 143
+    assert "the same command goes on" in capsys.readouterr().err
+    assert list(out.glob("runs/*/step-*.pt")) and not (out / "compare.json").exists()
+    assert cli.main([*words, "--out", str(out)]) == 0
+
+
 @pytest.mark.slow
 def test_jobs_in_any_order_and_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, TABLE)

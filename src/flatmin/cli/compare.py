@@ -18,6 +18,7 @@ from flatmin.compare.page import text_table
 from flatmin.compare.plan import Asked
 from flatmin.compare.work import work
 from flatmin.record.files import read_json, write_atomically
+from flatmin.train import Interrupted
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -67,9 +68,9 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         with crew_of(asked, None) as crew:
             found = carried_out(arguments.task, asked, out, crew)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _say(f"interrupted; what is finished is kept in {out}, and the same command goes on.")
-        return 130
+        return stop.code if isinstance(stop, Interrupted) else 130
     except WorkerLost as error:
         _say(str(error))
         return 1
