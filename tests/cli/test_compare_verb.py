@@ -35,6 +35,30 @@ def test_the_answer_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert json.loads((out / "compare.json").read_text())["config"]["worth"] == 2.5
 
 
+def test_another_comparison_is_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = written(tmp_path, DRAWN), tmp_path / "out"
+    words = ["compare", str(path), *LEAST, "--trials", "1", "--out", str(out)]
+    assert cli.main(words) == 0
+    first = (out / "compare.json").read_bytes()
+    assert cli.main([*words, "--seeds", "3"]) == 0  # the same, with one more
+    assert not capsys.readouterr().err and not list(out.glob("compare-*"))
+    more = (out / "compare.json").read_bytes()
+    assert more != first
+    assert cli.main([*words, "--epochs", "2"]) == 0
+    said = capsys.readouterr().err
+    assert said == (
+        f"flatmin: {out / 'compare.json'} held another task or setting and is now "
+        f"{out / 'compare-1.json'}.\n"
+    )
+    assert (out / "compare-1.json").read_bytes() == more
+    assert "compare-1.png" in (out / "compare-1.html").read_text()
+    written(tmp_path, DRAWN, ("1.0 + noise", "2.0 + noise"))  # another task of the same name
+    assert cli.main([*words, "--epochs", "2"]) == 0
+    assert (out / "compare-2.json").exists() and (out / "compare-2.png").exists()
+
+
 # Its network asks the process to end, once, in the middle of a run.
 ENDING = """
 

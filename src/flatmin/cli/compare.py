@@ -79,7 +79,16 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _show(found: Comparison) -> None:
+    _tell_of_before(found)
     print(f"{found.answer}\n\n{text_table(found.record)}\n\n{found.folder / 'compare.html'}")
+
+
+def _tell_of_before(found: Comparison) -> None:
+    if found.before:
+        _say(
+            f"{found.folder / 'compare.json'} held another task or setting and is now "
+            f"{found.before}."
+        )
 
 
 def _jobs(task: Path, asked: Asked, out: Path) -> int:
@@ -91,6 +100,7 @@ def _jobs(task: Path, asked: Asked, out: Path) -> int:
             words = ["flatmin", "compare", str(task), "--out", str(out), "--run", job.key]
             print(shlex.join(words))
         return 0
+    _tell_of_before(found)
     _say(f"nothing is left to run; the answer is in {found.folder / 'compare.html'}.")
     return 0
 
