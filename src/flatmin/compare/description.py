@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from flatmin.compare.classes import has_classes
-from flatmin.compare.task import Task, told
+from flatmin.compare.task import Task, is_ours, told
 from flatmin.compare.training import check_metric
 from flatmin.data._nested import digest as digest_of
 from flatmin.data._nested import sha256
@@ -50,9 +50,9 @@ def describe(task: Task) -> dict[str, Any]:
     try:
         _, metric = evaluate(network, few, config=task.config, loss=task.loss, metric=task.metric)
         classes = has_classes(task)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{task.path.name}: {error}") from error
     except Exception as error:  # a stranger's network or loss can fail in any way
+        if isinstance(error, ValueError | TypeError) and is_ours(error):
+            raise ValueError(f"{task.path.name}: {error}") from error
         raise ValueError(
             f"model() of {task.path.name} does not take its data: {told(error)}."
         ) from error
