@@ -111,7 +111,6 @@ def test_member_equals_the_network_trained_alone(base: Any) -> None:
     assert ensemble.epoch == EPOCHS and ensemble.diverged == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", slow_but(KINDS, "ASAM"))
 def test_what_is_frozen_stays_as_if_alone(kind: str) -> None:
     ball, wrap = KINDS[kind]
@@ -151,6 +150,7 @@ def test_a_wholly_frozen_network_is_refused() -> None:
         Ensemble(frozen, stack_networks([frozen]), [None], base=BASES["SGD"])
 
 
+@pytest.mark.slow
 def test_kinds_differ() -> None:
     """The comparison above would notice a member that climbs in another's ball."""
     x, y = data(1)
