@@ -72,23 +72,20 @@ def check_balls(balls: Sequence[Ball | None], members: int) -> None:
             )
 
 
-def check_base(
-    base: Callable[[list[nn.Parameter]], Optimizer], model: nn.Module, params: Params
-) -> None:
-    """Check that one member's gradient changes no other member, by a step of the first and a copy.
+def check_base(base: Callable[[list[nn.Parameter]], Optimizer], learning: Sequence[Tensor]) -> None:
+    """Check that one member's gradient changes no other member, by a step of stacks of such shapes.
 
     Raises:
         ValueError: If it does, or the optimizer does not step with gradients alone.
     """
 
-    def first(factor: float) -> list[Tensor]:
-        """The first member after a step in which the other's gradient is so much larger."""
-        learning = [n for n, p in model.named_parameters() if p.requires_grad]
-        two = [nn.Parameter(params[name].detach()[[0, 0]]) for name in learning]
-        optimizer = base(two)
-        for p in two:
+    def others(factor: float) -> list[Tensor]:
+        """All members but the last after a step in which its gradient is so much larger."""
+        stacks = [nn.Parameter(torch.ones_like(p)) for p in learning]
+        optimizer = base(stacks)
+        for p in stacks:
             p.grad = torch.linspace(-1.0, 1.0, p.numel(), dtype=p.dtype, device=p.device).view_as(p)
-            p.grad[1] *= factor
+            p.grad[-1] *= factor
         try:
             optimizer.step()
         except TypeError as error:
@@ -96,13 +93,13 @@ def check_base(
                 f"base must step without a closure, which {type(optimizer).__name__} needs; take "
                 "SGD, Adam, AdamW or RMSprop."
             ) from error
-        return [p.detach()[0] for p in two]
+        return [p.detach()[:-1] for p in stacks]
 
     with torch.random.fork_rng(devices=[]):
         state = torch.get_rng_state()
-        one = first(1.0)
+        one = others(1.0)
         torch.set_rng_state(state)  # one that draws may draw the same
-        other = first(100.0)
+        other = others(100.0)
     if not all(map(torch.equal, one, other)):
         raise ValueError(
             "base must treat every number by itself, and this one lets a member's gradient change "

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from flatmin._types import Params
 from flatmin.ball import Ball
 from flatmin.ensemble._direction import Direction, LossFunction
+from flatmin.ensemble._members import check_base
 from flatmin.ensemble._recorded import Recorded
 from flatmin.scale import Elementwise
 
@@ -48,7 +49,9 @@ class Stack:
             for name, p in params.items()
         }
         ball = _merge([ball for ball in balls if ball is not None], like)
-        optimizer = base([p for p in own.values() if p.requires_grad])
+        learning = [p for p in own.values() if p.requires_grad]
+        check_base(base, learning)
+        optimizer = base(learning)
         return cls(
             index,
             own,

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from flatmin._types import Params
 from flatmin.ball import Ball
 from flatmin.ensemble._direction import LossFunction
-from flatmin.ensemble._members import check_balls, check_base, count_members
+from flatmin.ensemble._members import check_balls, count_members
 from flatmin.ensemble._stack import Stack, rows_by_kind
 from flatmin.ensemble.side_by_side import side_by_side
 from flatmin.ensemble.stacked import ensemble_outputs
@@ -46,8 +46,8 @@ class Ensemble:
         params: Where each member starts, as ``stack_networks`` gives it. Copied.
         balls: One entry per member: the ball it climbs in, or None for the base optimizer alone.
         base: Builds the base optimizer from a list of stacked parameters, those that learn. It must
-            treat every number by itself, as SGD, Adam, AdamW and RMSprop do; this is tried first,
-            on two members. ``fused=True`` is fastest.
+            treat every number by itself, as SGD, Adam, AdamW and RMSprop do; this is tried
+            first. ``fused=True`` is fastest.
         loss_function: Mean loss of a batch of one member: outputs and targets to a scalar.
         schedule: Builds a scheduler from the base optimizer; it is stepped after each epoch.
         together: The most members in a stack.
@@ -101,7 +101,6 @@ class Ensemble:
         check_balls(balls, members)
         if together < 1:
             raise ValueError(f"together must be at least 1 member, got {together}.")
-        check_base(base, model, params)
         self.model = model
         self.members = members
         self.epoch = 0
