@@ -35,6 +35,57 @@ def test_the_answer_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert json.loads((out / "compare.json").read_text())["config"]["worth"] == 2.5
 
 
+def test_another_comparison_is_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = written(tmp_path, DRAWN), tmp_path / "out"
+    words = ["compare", str(path), *LEAST, "--trials", "1", "--out", str(out)]
+    assert cli.main(words) == 0
+    first = (out / "compare.json").read_bytes()
+    assert cli.main([*words, "--seeds", "3"]) == 0  # the same, with one more
+    assert not capsys.readouterr().err and not list(out.glob("compare-*"))
+    more = (out / "compare.json").read_bytes()
+    assert more != first
+    assert cli.main([*words, "--epochs", "2"]) == 0
+    said = capsys.readouterr().err
+    assert said == (
+        f"flatmin: {out / 'compare.json'} held another task or setting and is now "
+        f"{out / 'compare-1.json'}.\n"
+    )
+    assert (out / "compare-1.json").read_bytes() == more
+    assert "compare-1.png" in (out / "compare-1.html").read_text()
+    written(tmp_path, DRAWN, ("1.0 + noise", "2.0 + noise"))  # another task of the same name
+    assert cli.main([*words, "--epochs", "2"]) == 0
+    assert (out / "compare-2.json").exists() and (out / "compare-2.png").exists()
+
+
+# Its network asks the process to end, once, in the middle of a run.
+ENDING = """
+
+class Ending(nn.Tanh):
+    calls = 0
+
+    def forward(self, x):
+        import os, signal
+        Ending.calls += 1
+        if Ending.calls == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(x)
+"""
+
+
+def test_sigterm_saves_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With one worker it is we who are asked, and no worker that is lost and replaced."""
+    path = written(tmp_path, TABLE + ENDING, ("nn.Tanh()", "Ending()"))
+    words = ["compare", str(path), *LEAST, "--trials", "1"]
+    words[words.index("--epochs") + 1] = "6"
+    out = tmp_path / "out"
+    assert cli.main([*words, "--out", str(out)]) == 143
+    assert "the same command goes on" in capsys.readouterr().err
+    assert list(out.glob("runs/*/step-*.pt")) and not (out / "compare.json").exists()
+    assert cli.main([*words, "--out", str(out)]) == 0
+
+
 @pytest.mark.slow
 def test_jobs_in_any_order_and_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, TABLE)

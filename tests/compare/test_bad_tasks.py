@@ -140,6 +140,33 @@ def test_a_file_is_refused(fault: str, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("runs/*.json"))
 
 
+FAILING = """
+
+class Failing(nn.Tanh):
+    def forward(self, x):
+        if self.training:
+            {fault}
+        return super().forward(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ('raise ValueError("odd")', r"ValueError: odd \(task.py, line \d+\)"),
+        ('torch.empty(2, dtype="odd")', r"TypeError: empty\(\).*\(task.py, line \d+\)"),
+        ("torch.distributions.Normal(0.0, -1.0)", r"ValueError: .*\(distribution.py, line \d+\)"),
+    ],
+)
+def test_what_a_stranger_raises_comes_with_arm_and_file(
+    fault: str, words: str, tmp_path: Path
+) -> None:
+    text = TABLE + FAILING.format(fault=fault)
+    path = written(tmp_path, text, ("nn.Tanh()", "Failing()"))
+    with pytest.raises(ValueError, match=f"^task.py, sam, 1 epochs, seed 0: {words}"):
+        compare(path, epochs=1, seeds=1, trials=1, arms=["sam"], workers=1, out=tmp_path / "out")
+
+
 MISSING = """
     inputs[{row}, 2] = float("nan")
 """

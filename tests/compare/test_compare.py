@@ -12,7 +12,9 @@ import torch
 from small_tasks import DRAWN, TABLE, written
 
 from flatmin.compare import Comparison, compare
+from flatmin.compare.description import describe
 from flatmin.compare.loading import load_task
+from flatmin.compare.troubles import _active
 from flatmin.train import evaluate, train
 
 
@@ -132,6 +134,46 @@ def test_an_own_loop_is_asked_and_counted(tmp_path: Path) -> None:
     assert found.record["task"]["metric"] == "score"
 
 
+STRANGE = """
+
+class Peer(torch.optim.SGD):  # as a SAM that is not flatmin's
+    def step(self, closure):
+        closure()
+        return super().step(closure)
+
+
+def msam(parameters):
+    return flatmin.optim.MSAM(torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
+
+
+arms = {"sam-of-a-peer": lambda parameters: Peer(parameters, lr=0.1), "msam": msam}
+"""
+
+
+def test_gradients_of_an_own_arm_are_counted_where_it_makes_them(tmp_path: Path) -> None:
+    text = "import flatmin\n" + DRAWN.replace("if arm.rho", "if arm.name != 'base'") + STRANGE
+    arms = ["sam-of-a-peer", "msam", "sam", "gradients"]
+    found = small(written(tmp_path, text), arms=arms, epochs=4, seeds=1).record
+    gradients = {name: arm["gradients"] for name, arm in found["arms"].items()}
+    assert gradients == {
+        "base": [4],
+        "base × 2": [8],
+        "sam-of-a-peer": [8],
+        "msam": [4],  # one a step, at the perturbed point
+        "sam": [8],
+    }
+    at = {row["arm"]: row["reference"] for row in found["differences"] if row["at"] == "gradients"}
+    assert at == {"sam-of-a-peer": "base × 2", "sam": "base × 2"}
+    said = found["troubles"][0]
+    assert "msam in 4 of 4" in said and "sam-of-a-peer" not in said
+
+
+def test_only_an_arm_of_flatmins_own_is_said_to_be_the_base() -> None:
+    idle = {"active": [0], "steps": [4]}
+    assert _active({"base": idle, "msam": idle, "sam-of-a-peer": idle}) == ""
+    assert "late-sam **in none of 4 steps**" in _active({"late-sam": idle, "msam": idle})
+
+
 @pytest.mark.slow
 def test_late_sam_perturbs_in_the_last_quarter(tmp_path: Path) -> None:
     arms = ["late-sam", "sam", "gradients", "sam-averaged"]
@@ -210,3 +252,25 @@ def test_the_page_shows_the_answer_first(tmp_path: Path) -> None:
         assert words in page
     assert (tmp_path / "out/compare.png").stat().st_size > 10_000
     assert found.record["provenance"]["commit"]
+
+
+@pytest.mark.parametrize("row", [3, 100, 150])
+def test_counts_are_no_classes_also_where_a_part_could_be(row: int, tmp_path: Path) -> None:
+    """Two outputs, mean and spread, and a count: most are 0 or 1, and one somewhere is 2."""
+    text = (
+        TABLE
+        + """
+
+def loss(outputs, targets):
+    return ((outputs[:, 0] - targets) ** 2 * torch.exp(-outputs[:, 1]) + outputs[:, 1]).mean()
+"""
+    )
+    facts = describe(load_task(written(tmp_path, text)))
+    assert (facts["metric"], facts["better"]) == ("accuracy", "larger")
+    rare = ("    whole = TensorSet", f"    targets[{row}] = 2\n    whole = TensorSet")
+    found = small(written(tmp_path, text, rare), epochs=1, seeds=1, trials=1).record
+    task, run = found["task"], next((tmp_path / "out/runs").glob("*.json"))
+    assert (task["metric"], task["unit"], task["better"]) == ("loss", "", "smaller")
+    numbers = json.loads(run.read_text())
+    assert numbers["score"][0] == numbers["score"][1] == numbers["held"][-1]
+    assert all(value < 10 for arm in found["arms"].values() for value in arm["value"])

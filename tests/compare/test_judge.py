@@ -92,7 +92,7 @@ def test_differences_that_rounding_alone_tells_apart_are_alike() -> None:
         sam = [(b or 0.0) + gain for b, gain in zip(BASE, gains, strict=False)]
         (row,) = rows({"base": BASE[:seeds], "sam": list(sam)})
         assert row["verdict"] == said and row["low"] == row["high"] == pytest.approx(2.0)
-    (row,) = rows({"base": [0.3] * 5, "sam": [0.1 + 0.2] * 5})
+    (row,) = rows({"base": [0.3, 0.6] * 3, "sam": [0.1 + 0.2, 0.6] * 3})
     assert row["value"] == 0.0 and row["verdict"] == "no"
     # A difference that is small and no rounding still tells.
     (row,) = rows({"base": BASE, "sam": plus(1e-6, 2e-6, 1e-6, 2e-6, 1e-6)})
@@ -107,8 +107,10 @@ def test_values_that_no_seed_changes_decide_nothing() -> None:
         "sam is undecided at equal epochs "
         "(each arm is the same for every seed, as if seeds were not used)."
     )
-    (same,) = rows({"base": [100.0] * 6, "sam": [100.0] * 6})
-    assert same["verdict"] == "no"  # both know everything
+    (same,) = rows({"base": [1.0] * 6, "sam": [1.0] * 6})
+    assert answer([same], "", 0.5).endswith("as if seeds were not used).")
+    (same,) = rows({"base": BASE, "sam": BASE})
+    assert same["verdict"] == "no"  # seed by seed the same, and not every seed
     (row,) = rows({"base": BASE, "sam": plus(2.0, 2.0, 2.0, 2.0, 2.0)})
     assert row["verdict"] == "helps"
 

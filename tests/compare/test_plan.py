@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from small_tasks import DRAWN, TABLE, written
 
+from flatmin.compare import timing
 from flatmin.compare.description import describe
 from flatmin.compare.executor import cost
 from flatmin.compare.job import SEARCH_SEED, Job
 from flatmin.compare.loading import load_task
 from flatmin.compare.plan import Asked, Plan
+from flatmin.compare.task import Task
 
 
 class Drawn:
@@ -48,8 +50,8 @@ class Drawn:
         return {"score": [value, 0.0], "value": value, "seconds": 1.0, "commit": ""}
 
 
-def plan(folder: Path, crew: Drawn, **options: Any) -> Plan:
-    """A plan for the table."""
+def plan(folder: Path, crew: Drawn, text: str = TABLE, **options: Any) -> Plan:
+    """A plan for the table, or another task."""
     usual: dict[str, Any] = {
         "seeds": 3,
         "epochs": 10,
@@ -60,7 +62,7 @@ def plan(folder: Path, crew: Drawn, **options: Any) -> Plan:
         "device": "cpu",
         "workers": 1,
     }
-    task = load_task(written(folder, TABLE))
+    task = load_task(written(folder, text))
     return Plan(task, describe(task), Asked(**{**usual, **options}), folder / "runs", crew)
 
 
@@ -149,3 +151,21 @@ def test_weights_of_an_own_loop_cannot_be_averaged(tmp_path: Path) -> None:
     task = load_task(written(tmp_path, DRAWN))
     with pytest.raises(ValueError, match="averaged: the weights of a loop of one's own"):
         Plan(task, describe(task), asked, tmp_path, Drawn(SECONDS))
+
+
+def test_what_a_loop_does_but_once_is_no_cost_of_the_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call fills a cache of data; then an arm that costs as much is as long."""
+    calls = []
+
+    def looped(task: Task, job: Job) -> dict[str, Any]:
+        calls.append(job.arm.name)
+        return {"seconds": 3.0 if len(calls) == 1 else 0.1, "gradients": 10, "steps": 10}
+
+    monkeypatch.setattr(timing, "looped", looped)
+    crew = Drawn({"base": 1.0, "sam": 1.0})
+    made = plan(tmp_path, crew, DRAWN, arms=("sam", "seconds"))
+    (job,) = crew.jobs
+    assert timing.timed(made.task, job)["seconds"] == {"base": 0.1, "sam": 0.1}
+    assert calls == ["base", *["base", "sam"] * 3]  # in turns, after one that is not counted

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from flatmin import ASAM, SAM, Ball, Elementwise, Filterwise
 from flatmin.ensemble import Ensemble, _recorded, ensemble_outputs, stack_networks
 from flatmin.models import ReportMLP
+from slowly import slow_but
 
 EPOCHS, POINTS, BATCH = 5, 80, 32
 Wrap = Callable[[Optimizer], Optimizer]
@@ -108,6 +109,45 @@ def test_member_equals_the_network_trained_alone(base: Any) -> None:
                 torch.testing.assert_close(value[m], weights[name].detach(), rtol=0, atol=1e-9)
             assert losses[m].item() == pytest.approx(loss, abs=1e-9)
     assert ensemble.epoch == EPOCHS and ensemble.diverged == {}
+
+
+@pytest.mark.parametrize("kind", slow_but(KINDS, "ASAM"))
+def test_what_is_frozen_stays_as_if_alone(kind: str) -> None:
+    ball, wrap = KINDS[kind]
+    x, y = data(2)
+    order = orders(2)
+    nets = networks(2)
+    for net in nets:
+        next(net.parameters()).requires_grad_(False)
+    ensemble = Ensemble(
+        nets[0], stack_networks(nets), [ball] * 2, base=BASES["SGD"], schedule=cosine
+    )
+    for numbers in order:
+        ensemble.train_epoch(x, y, numbers, BATCH)
+    for m, net in enumerate(nets):
+        before = next(net.parameters()).clone()
+        weights, _ = alone(net, wrap, BASES["SGD"], x[m], y[m], [numbers[m] for numbers in order])
+        for name, value in ensemble.params.items():
+            torch.testing.assert_close(value[m], weights[name].detach(), rtol=0, atol=1e-9)
+        assert torch.equal(next(iter(ensemble.params.values()))[m], before)
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        (partial(torch.optim.Adafactor, lr=1e-2), "base must treat every number by itself"),
+        (partial(torch.optim.LBFGS, lr=1e-2), "base must step without a closure, which LBFGS"),
+    ],
+)
+def test_a_base_that_mixes_members_is_refused(base: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build([None, None], base=base)
+
+
+def test_a_wholly_frozen_network_is_refused() -> None:
+    frozen = networks(1)[0].requires_grad_(False)
+    with pytest.raises(ValueError, match="all of it is frozen"):
+        Ensemble(frozen, stack_networks([frozen]), [None], base=BASES["SGD"])
 
 
 @pytest.mark.slow

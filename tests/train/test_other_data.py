@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.data import TensorDataset
 from flatmin import ASAM
 from flatmin.data import TensorSet, as_data_set
 from flatmin.train import evaluate, train
+from flatmin.train.goal import Goal
 from flatmin.train.parts import hold_out
 
 OTHERS = [kind for kind in KINDS if kind != "images"]
@@ -132,6 +134,23 @@ def test_a_given_cross_entropy_is_the_usual_one() -> None:
     pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
     assert max((a - b).abs().max().item() for a, b in pairs) <= 1e-12
     assert one.history[-1].test_accuracy == other.history[-1].test_accuracy
+
+
+def test_outputs_that_are_no_numbers_are_wrong() -> None:
+    logits = torch.tensor([[1.0, 0.0], [math.nan, 0.0], [math.nan] * 2, [-math.inf, 0.0]])
+    goal = Goal()
+    assert float(goal.metric_sum(logits, torch.tensor([0, 0, 0, 1]))) == 2  # a class may be masked
+
+
+def test_integers_that_name_no_output_are_no_classes() -> None:
+    """Counts, say, with a loss that takes two outputs for mean and spread: its loss is reported."""
+    outputs = torch.zeros(3, 2)
+    for targets, known in (([0, 1, 1], True), ([0, 1, 2], False), ([0, -1, 1], False)):
+        found = float(Goal(F.mse_loss).metric_sum(outputs, torch.tensor(targets)))
+        assert math.isnan(found) != known
+    # What a loss leaves out is no class, and leaves the others what they are.
+    for ignored, loss in ((-100, F.mse_loss), (-1, nn.CrossEntropyLoss(ignore_index=-1))):
+        assert float(Goal(loss).metric_sum(outputs, torch.tensor([0, 1, ignored]))) == 1
 
 
 def test_a_plain_tensor_data_set_is_its_tensors() -> None:

@@ -18,6 +18,7 @@ from flatmin.compare.page import text_table
 from flatmin.compare.plan import Asked
 from flatmin.compare.work import work
 from flatmin.record.files import read_json, write_atomically
+from flatmin.train import Interrupted
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -67,9 +68,9 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         with crew_of(asked, None) as crew:
             found = carried_out(arguments.task, asked, out, crew)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _say(f"interrupted; what is finished is kept in {out}, and the same command goes on.")
-        return 130
+        return stop.code if isinstance(stop, Interrupted) else 130
     except WorkerLost as error:
         _say(str(error))
         return 1
@@ -78,7 +79,16 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _show(found: Comparison) -> None:
+    _tell_of_before(found)
     print(f"{found.answer}\n\n{text_table(found.record)}\n\n{found.folder / 'compare.html'}")
+
+
+def _tell_of_before(found: Comparison) -> None:
+    if found.before:
+        _say(
+            f"{found.folder / 'compare.json'} held another task or setting and is now "
+            f"{found.before}."
+        )
 
 
 def _jobs(task: Path, asked: Asked, out: Path) -> int:
@@ -90,6 +100,7 @@ def _jobs(task: Path, asked: Asked, out: Path) -> int:
             words = ["flatmin", "compare", str(task), "--out", str(out), "--run", job.key]
             print(shlex.join(words))
         return 0
+    _tell_of_before(found)
     _say(f"nothing is left to run; the answer is in {found.folder / 'compare.html'}.")
     return 0
 

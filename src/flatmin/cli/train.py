@@ -6,7 +6,6 @@ import argparse
 import ast
 import os
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,9 @@ from flatmin.train import (
     NotWritable,
     OutOfMemory,
     TrainConfig,
-    Trained,
     train,
 )
+from flatmin.train._summary import doubts, summary
 from flatmin.train.distributed import PARALLEL
 from flatmin.train.named import call, is_python, named
 
@@ -144,7 +143,9 @@ def main(arguments: argparse.Namespace) -> int:
     if _leads():
         if gauge is not None:
             draw_run(gauge, arguments.out)
-        print(_summary(run))
+        print(summary(run.history[-1], run.checkpoint))
+        for sentence in doubts(run.history[-1]):
+            _say(sentence)
     return 0
 
 
@@ -213,7 +214,10 @@ def _configured(base: TrainConfig, texts: dict[str, str], options: dict[str, Any
     if "optimizer" in texts:
         base = configure(base, {"optimizer": texts["optimizer"]})
     if options:
-        base = replace(base, options=options)
+        try:
+            base = replace(base, options=options)
+        except TypeError as error:  # an option of another kind
+            raise ValueError(str(error)) from error
     changed: TrainConfig = configure(base, texts)
     return changed
 
@@ -224,20 +228,6 @@ def _value(text: str) -> Any:
         return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def _summary(run: Trained) -> str:
-    last = run.history[-1]
-    kinds = ("accuracy", "metric", "loss")
-    kind = next(kind for kind in kinds if getattr(last, f"test_{kind}") is not None)
-    parts: Iterable[tuple[str, float | None]] = (
-        (name, getattr(last, f"{part}_{kind}"))
-        for name, part in (("training", "train"), ("validation", "validation"), ("test", "test"))
-    )
-    form = ".2%" if kind == "accuracy" else ".6g"
-    shown = ", ".join(f"{name} {value:{form}}" for name, value in parts if value is not None)
-    where = f"; {run.checkpoint}" if run.checkpoint else ""
-    return f"epoch {last.epoch}: {kind} {shown} ({last.gradients} gradients){where}"
 
 
 def _leads() -> bool:

@@ -29,6 +29,7 @@ class Comparison:
     Attributes:
         record: All of it, as plain values; see ``docs/compare.md``.
         folder: Where ``compare.json`` and the page lie.
+        before: Where the record of another comparison that lay there is now; None if none did.
 
     Example:
         >>> Comparison({"answer": "sam helps."}, Path("results")).answer
@@ -37,6 +38,7 @@ class Comparison:
 
     record: dict[str, Any]
     folder: Path
+    before: Path | None = None
 
     @property
     def answer(self) -> str:
@@ -116,8 +118,7 @@ def carried_out(path: Path, asked: Asked, folder: Path, crew: Crew) -> Compariso
     require_writable(folder)
     record = compared(Plan(task, facts, asked, folder.resolve() / "runs", crew))
     record["provenance"] = provenance({"device": asked.device, "seeds": asked.seeds})
-    publish(record, folder)
-    return Comparison(record, folder)
+    return Comparison(record, folder, publish(record, folder))
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import Any
 
 import torch
 from torch import nn
 
-from flatmin.compare.task import Task, told
+from flatmin.compare.classes import has_classes
+from flatmin.compare.task import Task, is_ours, told
 from flatmin.compare.training import check_metric
 from flatmin.data._nested import digest as digest_of
 from flatmin.data._nested import sha256
@@ -49,16 +49,16 @@ def describe(task: Task) -> dict[str, Any]:
     few = fit.subset(torch.arange(min(_FEW, len(fit))))
     try:
         _, metric = evaluate(network, few, config=task.config, loss=task.loss, metric=task.metric)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{task.path.name}: {error}") from error
+        classes = has_classes(task)
     except Exception as error:  # a stranger's network or loss can fail in any way
+        if isinstance(error, ValueError | TypeError) and is_ours(error):
+            raise ValueError(f"{task.path.name}: {error}") from error
         raise ValueError(
             f"model() of {task.path.name} does not take its data: {told(error)}."
         ) from error
-    has_metric = not math.isnan(metric)
+    has_metric = task.metric is not None or classes
     if task.metric is not None:
         check_metric(task, metric)
-    if task.metric is not None:
         named = {"metric": getattr(task.metric, "__name__", "metric"), "unit": ""}
     else:
         named = {"metric": "accuracy" if has_metric else "loss"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
@@ -97,6 +98,7 @@ class Pool:
         Raises:
             ValueError: If a run was refused.
             WorkerLost: If runs end without a result again and again.
+            Interrupted: If this process was asked to end in the middle of one.
         """
         done: dict[str, dict[str, Any]] = {}
         todo = {job.key: job for job in jobs}
@@ -131,7 +133,7 @@ class Pool:
             try:
                 numbers = future.result()
             except Interrupted as error:
-                if error.code != _TERMINATED:
+                if error.code != _TERMINATED or error.process == os.getpid():
                     raise
                 trouble = error  # a worker was asked to end, and not we
                 continue

@@ -45,7 +45,7 @@ def differences(
         difference by seed, positive where the arm is better, their mean ``value`` with its 95 %
         interval ``low`` to ``high``; ``p`` after Holm over the arms at this cost; ``detectable``,
         the least difference that so many seeds tell; whether arm and base are each ``constant``
-        over seeds, and differ; ``verdict``: helps, hurts, no or undecided; ``more``, seeds that
+        over seeds; ``verdict``: helps, hurts, no or undecided; ``more``, seeds that
         would tell a difference of ``told``, where it is undecided.
     """
     found = []
@@ -77,10 +77,7 @@ def differences(
                 "p": chances[arm],
                 "seeds": mean.n,
                 "lost": len(each) - mean.n,
-                "constant": mean.n > 1
-                and mean.value != 0.0
-                and _constant(one)
-                and _constant(other),
+                "constant": mean.n > 1 and _constant(one) and _constant(other),
                 "detectable": spread and detectable(spread, mean.n, level=level, overlap=overlap),
             }
             row["verdict"] = verdict(row, worth)

@@ -86,9 +86,9 @@ def looped(task: Task, job: Job) -> dict[str, Any]:
         "metric": metrics[0],
         "steps": setting.steps,
         "active": setting.active,
-        "gradients": setting.steps + setting.active,
+        "gradients": setting.gradients,
         "lr_end": last / highest if highest else 0.0,
-        "seconds": round(seconds, 3),
+        "seconds": round(seconds, 6),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flatmin.compare.aside import set_aside
 from flatmin.compare.figure import figure
 from flatmin.compare.flatness import EXAMPLES, RHO
 from flatmin.compare.statistics import mean
@@ -18,19 +19,24 @@ from flatmin.record.store import plain_json
 from flatmin.record.style import house_style
 
 
-def publish(record: Mapping[str, Any], out: Path) -> None:
-    """Write ``compare.json``, ``compare.png`` and ``compare.html``.
+def publish(record: Mapping[str, Any], out: Path) -> Path | None:
+    """Write ``compare.json``, ``compare.png`` and ``compare.html``; others' are set aside first.
 
     Args:
         record: The record of a comparison.
         out: The folder.
+
+    Returns:
+        Where the record of another comparison that lay there is now; None if none did.
     """
     with house_style():
         image = png(figure(record))
     title = f"Does it help? {record['task']['file']}"
+    before = set_aside(out, record)
     write_atomically(out / "compare.png", image)
     write_atomically(out / "compare.json", plain_json(dict(record)))
     write_atomically(out / "compare.html", html_page(title, _blocks(record, title)))
+    return before
 
 
 def text_table(record: Mapping[str, Any]) -> str:

@@ -26,7 +26,10 @@ class Setting:
     Attributes:
         name: Name of the arm.
         steps: Steps that the optimizer took.
-        active: Those among them that were made with the gradient of a perturbed point.
+        active: Those among them that were made with the gradient of a perturbed point; of an
+            optimizer that is not flatmin's this is not known, and they are none.
+        gradients: How many were made for these steps; where an optimizer is not flatmin's, as many
+            as its ``step`` called the closure, or one.
         lrs: First, highest and last learning rate of its steps.
 
     Example:
@@ -49,8 +52,9 @@ class Setting:
     ) -> None:
         self.name, self.lr, self.rho, self.device = arm.name, lr, rho, device
         self.wrapped = False
-        self.steps = self.active = 0
+        self.steps = self.active = self.gradients = 0
         self.lrs: tuple[float, float, float] | None = None
+        self._calls = self._depth = 0
         self._minimizer, self._part, self._own = arm.minimizer, arm.part, own
 
     def wrap(
@@ -86,13 +90,46 @@ class Setting:
                 when = optim.LastPart(self._part, of=steps)
             optimizer = kind(base, rho=self.rho, model=model, when=when)
 
-        def count(*_: Any) -> None:
-            self.steps += 1
-            self.active += isinstance(optimizer, Perturbed) and optimizer._visit.climbed
-            lr = float(optimizer.param_groups[0]["lr"])
-            before = self.lrs or (lr, lr, lr)
-            self.lrs = before[0], max(before[1], lr), lr
+        def end(*_: Any) -> None:
+            self._depth -= 1
+            if not self._depth:
+                self._count(optimizer)
 
-        optimizer.register_step_post_hook(count)
+        optimizer.register_step_pre_hook(self._begin)
+        optimizer.register_step_post_hook(end)
         self.wrapped = True
         return optimizer
+
+    def _count(self, optimizer: Optimizer) -> None:
+        """Note a step that was taken."""
+        self.steps += 1
+        if isinstance(optimizer, Perturbed):
+            climbed = optimizer._visit.climbed
+            self.active += climbed
+            self.gradients += 1 + (climbed and not optimizer.one_pass)
+        else:  # another's, which is known by its closure alone
+            self.gradients += max(self._calls, 1)
+        lr = float(optimizer.param_groups[0]["lr"])
+        before = self.lrs or (lr, lr, lr)
+        self.lrs = before[0], max(before[1], lr), lr
+
+    def _begin(
+        self, _: Optimizer, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments of a step, with a closure that notes its calls."""
+        self._depth += 1
+        if self._depth > 1:  # a subclass has called the step of its parent, which is no other one
+            return None
+        self._calls = 0
+
+        def counted(value: Any) -> Any:
+            if not callable(value):
+                return value
+
+            def closure() -> Any:
+                self._calls += 1
+                return value()
+
+            return closure
+
+        return tuple(map(counted, arguments)), {name: counted(v) for name, v in named.items()}

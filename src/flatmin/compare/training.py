@@ -11,6 +11,7 @@ from torch import nn
 
 from flatmin.compare.arms import Arm
 from flatmin.compare.averaged import averaged, averaged_epochs
+from flatmin.compare.classes import has_classes
 from flatmin.compare.finite import check_finite
 from flatmin.compare.flatness import flatness
 from flatmin.compare.job import Job
@@ -52,8 +53,8 @@ def trained(task: Task, job: Job, checkpoints: Path) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         "score": [value, loss],
         "epochs": [epoch.epoch for epoch in history],
-        "held": [_of(epoch, "test") for epoch in history],
-        "running": [_of(epoch, "running") for epoch in history],
+        "held": [_of(task, epoch, "test") for epoch in history],
+        "running": [_of(task, epoch, "running") for epoch in history],
         "steps": history[-1].step,
         "active": history[-1].gradients - history[-1].step,
         "gradients": history[-1].gradients,
@@ -122,7 +123,7 @@ def evaluated(
     )
     if task.metric is not None:
         return metric, loss
-    return (loss if math.isnan(metric) else 100 * metric), loss
+    return (100 * metric if has_classes(task) else loss), loss
 
 
 def check_metric(task: Task, value: float) -> None:
@@ -138,11 +139,13 @@ def check_metric(task: Task, value: float) -> None:
         )
 
 
-def _of(epoch: Epoch, part: str) -> float | None:
+def _of(task: Task, epoch: Epoch, part: str) -> float | None:
     """What is reported of an epoch: the metric, or the accuracy in percent, or the loss."""
-    accuracy: float | None = getattr(epoch, f"{part}_accuracy")
-    if accuracy is not None:
-        return round(100 * accuracy, 4)
     metric: float | None = getattr(epoch, f"{part}_metric")
+    if task.metric is not None:
+        return metric
+    accuracy: float | None = getattr(epoch, f"{part}_accuracy")
+    if has_classes(task):
+        return None if accuracy is None else round(100 * accuracy, 4)
     loss: float | None = getattr(epoch, f"{part}_loss")
-    return loss if metric is None else metric
+    return loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flatmin.compare.arms import ARMS
 from flatmin.compare.statistics import mean, subtract
 
 _FEW = 5  # seeds
@@ -61,7 +62,7 @@ def _active(arms: Mapping[str, Mapping[str, Any]]) -> str:
         steps = sum(count or 0 for count in arm["steps"])
         if active:
             said.append(f"{name} in {active:,} of {steps:,} steps")
-        elif "sam" in name:
+        elif name in ARMS and ARMS[name].minimizer != "none":  # an arm of one's own is not known
             said.append(f"{name} **in none of {steps:,} steps**: it is the base")
     return f"**Sharpness awareness was active**: {'; '.join(said)}." if said else ""
 

@@ -12,7 +12,7 @@ from flatmin.compare.job import Job
 from flatmin.compare.kept import kept
 from flatmin.compare.loading import load_task
 from flatmin.compare.looping import looped
-from flatmin.compare.task import Task, told
+from flatmin.compare.task import Task, is_ours, told
 from flatmin.compare.timing import timed
 from flatmin.compare.training import trained
 
@@ -41,9 +41,9 @@ def work(job: Job) -> dict[str, Any]:
             return kept(job.file, lambda parts: _made(job, parts), is_finished)
     except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
-    except (ValueError, TypeError) as error:
-        return {"refused": " ".join(str(error).split())}
     except Exception as error:  # a stranger's network or loss can fail in any way
+        if isinstance(error, ValueError | TypeError) and is_ours(error):
+            return {"refused": " ".join(str(error).split())}
         return {"refused": f"{Path(job.task).name}, {job.words}: {told(error)}."}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,29 +25,33 @@ class Direction:
         model: nn.Module,
         loss_function: LossFunction,
         ball: Ball | None,
-        names: Sequence[str],
+        learns: Mapping[str, bool],
     ) -> None:
         self.model = private_copy(model)  # a functional call is not for two threads at once
         self.loss_function = loss_function
         self.ball = ball
-        self.names = names
+        self.learns = learns  # every parameter by name, in order
 
     def __call__(self, *arguments: Tensor) -> list[Tensor]:
-        """Take the stacked parameters in order, inputs and targets; give losses and gradients."""
+        """Take the stacked parameters in order, inputs and targets; give losses and gradients.
+
+        What does not learn has no gradient, and is neither perturbed nor a part of the norm.
+        """
         *params, inputs, targets = arguments
-        point = dict(zip(self.names, params, strict=True))
+        whole = dict(zip(self.learns, params, strict=True))
+        point = {name: p for name, p in whole.items() if self.learns[name]}
         with FeaturesFirst():
-            losses, grads = self._value_and_grad(point, inputs, targets)
+            losses, grads = self._value_and_grad(point, whole, inputs, targets)
             if self.ball is not None:
                 # Recorded and replayed, so no look at a value: squares below 1e-38 are zero here.
                 support = self.ball.plain_support(point, grads)
                 shift = self.ball.shift_of(point, grads, support)
                 top = tree.tree_map(torch.add, point, shift)
-                _, grads = self._value_and_grad(top, inputs, targets)
+                _, grads = self._value_and_grad(top, whole, inputs, targets)
         return [losses, *grads.values()]
 
     def _value_and_grad(
-        self, point: Params, inputs: Tensor, targets: Tensor
+        self, point: Params, whole: Params, inputs: Tensor, targets: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Each member's loss, and the gradient of each loss in its own parameters."""
 
@@ -55,6 +59,6 @@ class Direction:
             return self.loss_function(functional_call(self.model, w, (x,)), y)
 
         leaves = {name: p.detach().requires_grad_() for name, p in point.items()}
-        losses: Tensor = vmap(loss)(leaves, inputs, targets)
+        losses: Tensor = vmap(loss)({**whole, **leaves}, inputs, targets)
         grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
         return losses.detach(), dict(zip(leaves, grads, strict=True))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from flatmin._types import Params
 from flatmin.ball import Ball
@@ -27,6 +29,11 @@ def count_members(model: nn.Module, params: Params) -> int:
         raise ValueError(
             f"params must name the parameters of the model, but differ in {', '.join(odd)}; "
             "build them with stack_networks."
+        )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError(
+            "model must have a parameter with requires_grad, for those without stay as they are; "
+            "all of it is frozen."
         )
     members = {p.shape[0] if p.ndim else 0 for p in params.values()}
     if len(members) != 1 or 0 in members:
@@ -63,3 +70,38 @@ def check_balls(balls: Sequence[Ball | None], members: int) -> None:
                 f"balls[{number}] must be the ball of one member, with numbers for rho and eta, "
                 "not tensors; write [Ball(rho) for rho in rhos]."
             )
+
+
+def check_base(base: Callable[[list[nn.Parameter]], Optimizer], learning: Sequence[Tensor]) -> None:
+    """Check that one member's gradient changes no other member, by a step of stacks of such shapes.
+
+    Raises:
+        ValueError: If it does, or the optimizer does not step with gradients alone.
+    """
+
+    def others(factor: float) -> list[Tensor]:
+        """All members but the last after a step in which its gradient is so much larger."""
+        stacks = [nn.Parameter(torch.ones_like(p)) for p in learning]
+        optimizer = base(stacks)
+        for p in stacks:
+            p.grad = torch.linspace(-1.0, 1.0, p.numel(), dtype=p.dtype, device=p.device).view_as(p)
+            p.grad[-1] *= factor
+        try:
+            optimizer.step()
+        except TypeError as error:
+            raise ValueError(
+                f"base must step without a closure, which {type(optimizer).__name__} needs; take "
+                "SGD, Adam, AdamW or RMSprop."
+            ) from error
+        return [p.detach()[:-1] for p in stacks]
+
+    with torch.random.fork_rng(devices=[]):
+        state = torch.get_rng_state()
+        one = others(1.0)
+        torch.set_rng_state(state)  # one that draws may draw the same
+        other = others(100.0)
+    if not all(map(torch.equal, one, other)):
+        raise ValueError(
+            "base must treat every number by itself, and this one lets a member's gradient change "
+            "other members, as Adafactor does; take SGD, Adam, AdamW or RMSprop."
+        )

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from flatmin._types import Params
 from flatmin.ball import Ball
 from flatmin.ensemble._direction import Direction, LossFunction
+from flatmin.ensemble._members import check_base
 from flatmin.ensemble._recorded import Recorded
 from flatmin.scale import Elementwise
 
@@ -42,13 +43,19 @@ class Stack:
         """Copy the members' parameters and give them an optimizer of their own."""
         like = next(iter(params.values()))
         index = torch.tensor(rows, device=like.device)
-        own = {name: nn.Parameter(p.detach()[index].clone()) for name, p in params.items()}
+        learns = {name: p.requires_grad for name, p in model.named_parameters()}
+        own = {
+            name: nn.Parameter(p.detach()[index].clone(), requires_grad=learns[name])
+            for name, p in params.items()
+        }
         ball = _merge([ball for ball in balls if ball is not None], like)
-        optimizer = base(list(own.values()))
+        learning = [p for p in own.values() if p.requires_grad]
+        check_base(base, learning)
+        optimizer = base(learning)
         return cls(
             index,
             own,
-            Recorded(Direction(model, loss_function, ball, list(own))),
+            Recorded(Direction(model, loss_function, ball, learns)),
             optimizer,
             schedule(optimizer) if schedule else None,
         )
@@ -63,10 +70,9 @@ class Stack:
 
     def _step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Take one step; give the losses before it."""
-        params = list(self.params.values())
-        arguments = (*(p.detach() for p in params), inputs, targets)
-        losses, *grads = self.direction(*arguments)
-        for param, grad in zip(params, grads, strict=True):
+        losses, *grads = self.direction(*self._point().values(), inputs, targets)
+        learning = [p for p in self.params.values() if p.requires_grad]
+        for param, grad in zip(learning, grads, strict=True):
             param.grad = grad
         self.base.step()
         return losses

@@ -41,11 +41,13 @@ class Ensemble:
 
     Args:
         model: One network of the kind, without BatchNorm or other buffers that training changes,
-            and without dropout. Its own parameters are neither used nor changed.
+            and without dropout. Its own parameters are neither used nor changed, but those
+            without ``requires_grad`` stay as they are in every member.
         params: Where each member starts, as ``stack_networks`` gives it. Copied.
         balls: One entry per member: the ball it climbs in, or None for the base optimizer alone.
-        base: Builds the base optimizer from a list of stacked parameters. It must treat every
-            number by itself, as SGD, Adam, AdamW and RMSprop do. ``fused=True`` is fastest.
+        base: Builds the base optimizer from a list of stacked parameters, those that learn. It must
+            treat every number by itself, as SGD, Adam, AdamW and RMSprop do; this is tried
+            first. ``fused=True`` is fastest.
         loss_function: Mean loss of a batch of one member: outputs and targets to a scalar.
         schedule: Builds a scheduler from the base optimizer; it is stepped after each epoch.
         together: The most members in a stack.
@@ -58,8 +60,8 @@ class Ensemble:
     Raises:
         TypeError: If an entry of ``balls`` is neither a ball nor None.
         ValueError: If the parameters are not stacked parameters of ``model``, ``balls`` has another
-            length than the members, a ball is already one of several members, or the model keeps
-            running statistics.
+            length than the members, a ball is already one of several members, the model keeps
+            running statistics or is wholly frozen, or ``base`` mixes members.
 
     Example:
         Two members minimize w² from w = 1 by SGD of rate 0.1: one with the gradient there, 2, and

@@ -41,7 +41,7 @@ def evaluate(
 
     Returns:
         The loss and the metric, means over the examples; of accuracy, the part that is classified
-        rightly; NaN where there is no metric.
+        rightly, in which outputs that are not finite are wrong; NaN where there is no metric.
 
     Raises:
         TypeError: If the network returns anything but what the loss takes.

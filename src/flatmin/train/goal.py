@@ -18,6 +18,8 @@ from flatmin.objective._structure import map_tensors, tensors
 Measure = Callable[[Any, Tensor], Tensor]
 """A loss or a metric: outputs and targets of some examples to its mean over them."""
 
+# What torch's losses leave out by default, as padding.
+_LEFT_OUT = -100
 # What a mean that works in float32 may differ by, relative to its parts.
 _ROUNDING = 1e-5
 
@@ -28,7 +30,8 @@ class Goal:
 
     Attributes:
         loss: A mean over examples; None for the cross-entropy of classes.
-        metric: A mean over examples; None for the accuracy, where targets are classes.
+        metric: A mean over examples; None for the accuracy, where targets are classes. An example
+            whose highest logit is not finite is classified wrongly.
         classes: How many the data are known to have; None where each batch has to tell.
 
     Example:
@@ -90,14 +93,21 @@ class Goal:
         return total if targets.ndim == 1 else total * (len(targets) / targets.numel())
 
     def metric_sum(self, outputs: Any, targets: Tensor) -> Tensor | float:
-        """The metric, summed over examples; NaN if there is none."""
+        """The metric, summed over examples; NaN if there is none, or a target names no class."""
         if self.metric is not None:
             alone = map_tensors(torch.Tensor.detach, outputs)
             return _value("metric", self.metric, alone, targets) * len(targets)
         if not _are_classes(outputs, targets):
             return math.nan
-        right: Tensor = (outputs.argmax(dim=1) == targets).sum()
-        return right if targets.ndim == 1 else right * (len(targets) / targets.numel())
+        # Of NaN alone the first would be the highest, and class 0 rightly found.
+        known = outputs.amax(dim=1).isfinite()
+        right: Tensor = ((outputs.argmax(dim=1) == targets) & known).sum()
+        if targets.ndim > 1:
+            right = right * (len(targets) / targets.numel())
+        left_out = getattr(self.loss, "ignore_index", _LEFT_OUT)
+        named = (targets >= 0) & (targets < outputs.shape[1]) | (targets == left_out)
+        # Counts are integers too, and name no logit. As a tensor, for a look would wait for a GPU.
+        return torch.where(named.all(), right.double(), math.nan)
 
     def record(self, part: str, loss: float, metric: float) -> dict[str, float | None]:
         """The fields of an ``Epoch`` for one part of the data."""
@@ -141,7 +151,7 @@ class Goal:
 
 
 def _are_classes(outputs: Any, targets: Tensor) -> bool:
-    """Whether there is a logit for each class, and targets that name one."""
+    """Whether there is a logit for each class, and targets of a kind that can name one."""
     return (
         not targets.is_floating_point()
         and isinstance(outputs, Tensor)

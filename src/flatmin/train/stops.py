@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import threading
 import traceback
@@ -25,11 +26,12 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         code: Exit code by the custom of shells: 130 for Ctrl-C, 143 for SIGTERM.
+        process: Number of the process that was asked, which may have been a worker.
     """
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message, code)
-        self.code = code
+        self.code, self.process = code, os.getpid()
 
     def __str__(self) -> str:
         return str(self.args[0])
