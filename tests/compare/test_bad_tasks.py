@@ -155,7 +155,7 @@ class Failing(nn.Tanh):
     [
         ('raise ValueError("odd")', r"ValueError: odd \(task.py, line \d+\)"),
         ('torch.empty(2, dtype="odd")', r"TypeError: empty\(\).*\(task.py, line \d+\)"),
-        ("torch.distributions.Normal(0.0, -1.0)", r"ValueError: .*\(distribution.py, line \d+\)"),
+        ("torch.optim.SGD([x], lr=-1.0)", r"ValueError: Invalid.*\(sgd.py, line \d+\)"),
     ],
 )
 def test_what_a_stranger_raises_comes_with_arm_and_file(
