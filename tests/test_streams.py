@@ -38,6 +38,7 @@ BARE_SEEDS = {
     "experiments/toy/fig6_toy_data.py": "points, nothing else is random",
     "data/example_set.py": "an example's own draws; its numbers come from the run's generator",
     "train/named.py": "a user's function that makes a network, as documented",
+    "optim/_state.py": "names a type whose state it keeps, and makes none",
     "analysis/own_draws.py": "a loader's own generators, from seed_for, put back afterwards",
     "data/digits.py": "scikit-learn's split, by another generator",
 }
