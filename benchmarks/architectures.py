@@ -136,9 +136,6 @@ def examine(name: str, draws: int) -> dict[str, Any]:
         "flips": find_flips(network, pictures),
     }
     seconds = time.perf_counter() - begin
-    dropped = [
-        stop.reason for one in found.values() for stop in one.stopped if stop.layer == "forward"
-    ]
     before = outputs_at(network, {}, pictures)
     worst = 0.0
     for draw in range(draws):
@@ -157,7 +154,6 @@ def examine(name: str, draws: int) -> dict[str, Any]:
         "side": pictures.shape[-1],
         **{f"{kind}_groups": len(one.groups) for kind, one in found.items()},
         **{f"{kind}_units": sum(g.size for g in one.groups) for kind, one in found.items()},
-        "dropped": dropped,
         "no_law": sum("no rule" in s.reason for one in found.values() for s in one.stopped),
         "draws": draws,
         "deviation": worst,

@@ -220,10 +220,27 @@ def on_a_gpu() -> Iterator[str]:
     yield f"SGD, SAM, ASAM and Adam is {50_000 * epochs / 60:.0f} minutes"
 
 
+def architectures() -> Iterator[str]:
+    """What may be done to networks of others."""
+    found = result("architectures")["summary"]
+    count, units = found["architectures"], found["units_scaled"]
+    assert found["with_scalings"] == count and found["within"] == count - len(found["beyond"])
+    yield f"each of {len(result('architectures')['families'])} families of timm"
+    yield f"So far {count} were examined"
+    yield f"All have units that may be rescaled, {units:,} in all"
+    ((name, moved),) = found["beyond"].items()
+    yield f"1e-10 of their rms in {found['within']}; `{name}` casts its attention"
+    yield f"stays within {moved:.0e}"
+    yield " and ".join(f"`{name}`" for name in sorted(found["failed"]))
+    yield f"In {len(found['without_a_law'])} of them"
+
+
 def claims() -> Iterator[tuple[str, Callable[[], str]]]:
     """Document, and the words that must stand in it."""
     for words in on_a_gpu():
         yield "docs/speed.md", lambda words=words: words
+    for words in architectures():
+        yield "docs/symmetry.md", lambda words=words: words
     yield "docs/speed.md", bare
     yield "docs/speed.md", at_least
     yield "README.md", lost
