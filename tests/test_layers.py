@@ -17,7 +17,7 @@ SOURCE = Path(flatmin.__file__).parent
 # From the bottom up. A part imports itself and the rows below it, never a sibling. The empty name
 # is the package's `__init__`, which collects the public names.
 ROWS = (
-    {"_types", "_streams", "_told", "_given", "_room", "_memory"},
+    {"_types", "_streams", "_told", "_given", "_ours", "_room", "_memory"},
     {"_tree", "_draw"},
     {"scale", "spectral"},
     {"ball", "objective", "data", "models"},

@@ -232,7 +232,7 @@ def test_a_warm_up_with_the_base_alone_keeps_nothing() -> None:
         base.zero_grad()
         cross_entropy(model(X), Y).backward()
         base.step()
-    assert not optimizer._replay._used and not optimizer._replay._places
+    assert not optimizer._replay._used and not optimizer._replay._calls
 
 
 def test_a_block_that_was_given_up_leaves_nothing_to_the_next_step() -> None:

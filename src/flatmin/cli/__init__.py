@@ -8,10 +8,10 @@ import importlib
 import io
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NoReturn, Protocol, cast
 
 import flatmin
+from flatmin._ours import is_ours as is_ours
 from flatmin.data import DownloadError
 
 # Verbs are frozen: one may be added, with a module of the same name, and none changed or removed.
@@ -113,23 +113,6 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     parser = _Parser(f"flatmin {name}", description=VERBS[name], allow_abbrev=False)
     module_of(name).add_arguments(parser)
     return parser
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether flatmin itself raised an error: then it is a sentence for the user, and no bug.
-
-    Args:
-        error: An error that was raised.
-
-    Returns:
-        False for what comes out of torch or numpy: there the traceback is what helps.
-    """
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if isinstance(error, UnicodeError):  # raised below us, at the line of ours that is to blame
-        return False
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("flatmin")
 
 
 def trouble_of_disk(error: BaseException) -> str:

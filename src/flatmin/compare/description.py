@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from flatmin._ours import is_ours
 from flatmin.compare.classes import has_classes
-from flatmin.compare.task import Task, is_ours, told
+from flatmin.compare.task import Task, told
 from flatmin.compare.training import check_metric
 from flatmin.data._nested import digest as digest_of
 from flatmin.data._nested import sha256

@@ -211,9 +211,3 @@ def told(error: BaseException) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     short = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
     return f"{short} ({Path(last.filename).name}, line {last.lineno})"
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether flatmin raised an error: then its text is a sentence for the user as it is."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).partition(".")[0] == "flatmin"

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from flatmin._ours import is_ours
 from flatmin.compare.job import Job
 from flatmin.compare.kept import kept
 from flatmin.compare.loading import load_task
 from flatmin.compare.looping import looped
-from flatmin.compare.task import Task, is_ours, told
+from flatmin.compare.task import Task, told
 from flatmin.compare.timing import timed
 from flatmin.compare.training import trained
 

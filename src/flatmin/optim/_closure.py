@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flatmin.optim import _sharded
+from flatmin.optim._gradients import version
 from flatmin.optim._visit import Probe, Visit
 
 
@@ -23,7 +23,7 @@ def first_call(closure: Callable[[], Any], params: Sequence[Tensor], visit: Visi
         What the closure returned; whether it made gradients; whether it added them to earlier
         ones, which a second call could not bring back.
     """
-    earlier = {p: (p.grad, _version(p.grad)) for p in params if p.grad is not None}
+    earlier = {p: (p.grad, version(p.grad)) for p in params if p.grad is not None}
     visit.cleared = False
     probe = Probe(params)
     try:
@@ -43,9 +43,5 @@ def first_call(closure: Callable[[], Any], params: Sequence[Tensor], visit: Visi
     return loss, made, probe.added or (kept and replaced)
 
 
-def _differs(grad: Tensor, earlier: Tensor, version: int) -> bool:
-    return grad is not earlier or _version(grad) != version
-
-
-def _version(grad: Tensor | None) -> int:
-    return -1 if grad is None or grad.is_inference() else _sharded.local(grad)._version
+def _differs(grad: Tensor, earlier: Tensor, before: int) -> bool:
+    return grad is not earlier or version(grad) != before

@@ -38,6 +38,11 @@ def fill(layouts: Mapping[Tensor, torch.layout]) -> None:
             p.grad = torch.zeros_like(p, layout=layout, requires_grad=False)
 
 
+def version(grad: Tensor | None) -> int:
+    """Changes with each operation that writes into a gradient."""
+    return -1 if grad is None or grad.is_inference() else _sharded.local(grad)._version
+
+
 def is_anything(grad: Tensor) -> bool:
     """Whether any number of a gradient is not zero."""
     values = grad.coalesce().values() if grad.is_sparse else _sharded.local(grad)

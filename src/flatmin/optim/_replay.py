@@ -8,10 +8,10 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,15 +33,21 @@ _Place = tuple[CodeType, int, bool]
 _INSIDE = (torch.__path__[0], str(Path(__file__).parents[1]))
 
 
+class _Seen(NamedTuple):
+    """A forward of the first pass, with or without gradients: what it drew from."""
+
+    number: int
+    place: _Place
+    random: Random
+
+
 @dataclass(eq=False, slots=True)
 class _Call:
-    """A forward of the first pass: what it began with."""
+    """One that a backward may reach: what it began with."""
 
-    random: Random
-    state: State | None
+    seen: _Seen
+    state: State
     used: list[_Call]
-    place: _Place
-    number: int = field(default_factory=lambda: next(_numbers))
 
     def use(self, *_: Any) -> None:
         """Count: a backward has come here."""
@@ -74,10 +80,10 @@ class Replay:
         self.left = 0  # calls of the last first pass that the second one did not repeat
         self._used: list[_Call] = []
         self._begun: _Call | None = None
-        # Random states by place, and the state before all of them.
-        self._places: deque[_Call] = deque(maxlen=_REMEMBERED)
+        # All since the last step, and the state before the first of them.
+        self._calls: deque[_Seen] = deque(maxlen=_REMEMBERED)
         self._first: tuple[int, State] | None = None
-        self._second: list[_Call] | None = None
+        self._second: list[_Seen] | None = None
         for hook in (
             # Ahead of hooks that change the state, as those of the old spectral_norm do.
             model.register_forward_pre_hook(_Hook(self, "before_forward"), prepend=True),
@@ -89,15 +95,15 @@ class Replay:
     @contextmanager
     def second_pass(self) -> Iterator[None]:
         """Replay inside; afterwards state and random numbers are those of before."""
-        calls = sorted(self._used, key=lambda call: call.number)
+        calls = sorted(self._used, key=lambda call: call.seen.number)
         self.seen = bool(calls)
         state = State(self.model)
         random = Random(state.devices)
         try:
-            if calls and calls[0].state:
+            if calls:
                 calls[0].state.refuse_changes(state)
                 calls[0].state.put_back()
-            self._second = calls
+            self._second = [call.seen for call in calls]
             yield
             self.left = len(self._second)
         finally:
@@ -109,7 +115,7 @@ class Replay:
     def clear(self) -> None:
         """Start anew, since the weights have changed: what is still to be used is of before."""
         self._used = []
-        self._places.clear()
+        self._calls.clear()
         self._first = None
 
     def after_step(self, _: Any) -> None:
@@ -130,31 +136,29 @@ class Replay:
         graded = place[-1]
         if not graded and not self.model.training:
             return
-        state = State(self.model)
-        call = _Call(Random(state.devices), state if graded else None, self._used, place)
-        if self._first is None:
-            self._first = call.number, state
-        self._places.append(_Call(call.random, None, [], place, call.number))
+        known = self._first[1] if self._first and not graded else State(self.model)
+        seen = _Seen(next(_numbers), place, Random(known.devices))
+        self._first = self._first or (seen.number, known)
+        self._calls.append(seen)
         if graded:
-            self._begun = call
+            self._begun = _Call(seen, known, self._used)
             # Activation checkpointing calls forward again in a backward: of use by its nature.
             if torch._C._current_graph_task_id() != -1:
-                call.use()
+                self._begun.use()
 
-    def _repeated(self, place: _Place) -> _Call | None:
+    def _repeated(self, place: _Place) -> _Seen | None:
         """The call of the first pass that one of the second repeats; each is repeated once."""
         waiting = self._second or []
         found = next((call for call in waiting if call.place == place), None)
         if found is None:
-            found = next((call for call in self._places if call.place == place), None)
+            found = next((call for call in self._calls if call.place == place), None)
             if found is not None and self._first and self._first[0] == found.number:
                 self._first[1].put_back()
         if found is None and place[-1] and waiting:
             found = waiting[0]
         if found is not None:
             self._second = [call for call in waiting if call is not found]
-            kept = [call for call in self._places if call.number != found.number]
-            self._places = deque(kept, _REMEMBERED)
+            self._calls = deque((c for c in self._calls if c is not found), _REMEMBERED)
         return found
 
     def after_forward(self, output: Any) -> None:

@@ -14,14 +14,10 @@ from torch import Tensor
 from torch.utils.weak import TensorWeakRef
 
 from flatmin.optim._factor import Sizes
-from flatmin.optim._gradients import is_anything
+from flatmin.optim._gradients import is_anything, version
 from flatmin.optim._report import StepReport
 
 _INSIDE = (str(Path(__file__).parents[1]), str(contextlib.__file__))
-
-
-def _version(grad: Tensor) -> int:
-    return -1 if grad.is_inference() else grad._version
 
 
 # So many of the last parameters are asked whether there is anything in their gradient.
@@ -52,7 +48,7 @@ class Probe:
         self._found: bool | None = None
         self._handles: list[Any] = []
         if self.param is not None and self.param.grad is not None:
-            self._seen = TensorWeakRef(self.param.grad), _version(self.param.grad)
+            self._seen = TensorWeakRef(self.param.grad), version(self.param.grad)
             try:
                 for register, hook in (
                     (self.param.register_hook, self),
@@ -81,8 +77,8 @@ class Probe:
         """Whether the gradient that was there is so still, and none has come for it since."""
         if self.added is not None or self.param is None or self.param.grad is None:
             return False
-        (reference, version), grad = self._seen, self.param.grad
-        return reference() is grad and _version(grad) == version and is_anything(grad)
+        (reference, before), grad = self._seen, self.param.grad
+        return reference() is grad and version(grad) == before and is_anything(grad)
 
     def close(self) -> None:
         """Watch no longer."""
