@@ -308,10 +308,11 @@ def draw(record: dict[str, Any], out: Path) -> None:
     import matplotlib.pyplot as plt
 
     sets = record["sets"]
+    # One above the other, to be read on a phone.
     figure, axes = plt.subplots(
-        1, len(sets), figsize=(6 * len(sets), 5.2), layout="constrained", squeeze=False
+        len(sets), 1, figsize=(6, 0.8 + 4.8 * len(sets)), layout="constrained", squeeze=False
     )
-    for axis, (title, numbers) in zip(axes[0], sets.items(), strict=True):
+    for axis, (title, numbers) in zip(axes[:, 0], sets.items(), strict=True):
         names = [name for name in numbers["copies"] if name != "copy"][::-1]
         values = [numbers["copies"][name] for name in names]
         colors = [
@@ -331,10 +332,10 @@ def draw(record: dict[str, Any], out: Path) -> None:
             f"{title}\n{numbers['tensors']} tensors, {numbers['numbers']:,} numbers", fontsize=10
         )
     figure.suptitle(
-        "flatmin (green), others (grey) and bare torch (light), with fresh pages where there are "
-        "any; "
+        "flatmin (green), others (grey) and bare torch (light),\n"
+        "with fresh pages where there are any\n"
         "dotted: the traffic SAM needs, 2 copies\n"
-        "* weights do not come back if the second pass raises; "
+        "* weights do not come back if the second pass raises,\n"
         "** nor to the same bits if it does not\n"
         f"{record['device']}, {record['threads']} threads, torch {record['torch']}",
         fontsize=10,
